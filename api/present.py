@@ -1,0 +1,133 @@
+"""Rows as callers see them."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from api.schemas import (
+    ErrorDetail,
+    ErrorInfo,
+    ErrorOut,
+    JobOut,
+    JobSummary,
+    ListOut,
+    ResultOut,
+    SegmentOut,
+    WordOut,
+)
+from config import Settings
+from jobs import read
+from jobs.read import Page
+from jobs.states import Status
+from models import ErrorLog, Job, Result, SegmentRow
+
+
+def job_summary(job: Job, settings: Settings) -> JobSummary:
+    return JobSummary(**_summary(job, settings))
+
+
+def _summary(job: Job, settings: Settings) -> dict[str, Any]:
+    return {
+        "job_id": job.id,
+        "batch_id": job.batch_id,
+        "filename": job.filename,
+        "status": job.status,
+        "progress": round(job.progress, 1),
+        "priority": job.priority,
+        "model_size": job.model_size,
+        "model_used": job.model_used,
+        "language": job.language or job.detected_language,
+        "task": job.task,
+        "attempt": job.attempt,
+        "max_attempts": settings.max_failures,
+        "next_attempt_at": job.run_at if job.status == Status.PENDING and job.attempt else None,
+        "error": None if job.error_code is None else ErrorInfo(code=job.error_code, message=job.error_message or ""),
+        "audio": job.audio,
+        "metadata": job.meta,
+        "created_at": job.created_at,
+        "started_at": job.started_at,
+        "completed_at": job.completed_at,
+    }
+
+
+def job_out(session: Session, job: Job, settings: Settings) -> JobOut:
+    """Everything about one job: its place in the queue while it waits, its result once it is completed."""
+    position = read.queue_position(session, job)
+    return JobOut(
+        **_summary(job, settings),
+        queue_position=position,
+        eta_seconds=read.eta_seconds(session, job, position, datetime.now(UTC)),
+        result=result_out(session, job),
+    )
+
+
+def result_out(session: Session, job: Job) -> ResultOut | None:
+    if job.status != Status.COMPLETED:
+        return None
+    result = read.get_result(session, job.id)
+    return None if result is None else _result(job, result, read.segments(session, job.id))
+
+
+def _result(job: Job, result: Result, rows: Sequence[SegmentRow]) -> ResultOut:
+    return ResultOut(
+        text=result.text,
+        language=result.language,
+        language_probability=result.language_probability,
+        duration=result.duration,
+        word_count=result.word_count,
+        confidence=result.confidence,
+        model_used=job.model_used,
+        segments=[segment_out(row) for row in rows],
+    )
+
+
+def segment_out(row: SegmentRow) -> SegmentOut:
+    return SegmentOut(
+        id=row.number,
+        start=row.start,
+        end=row.end,
+        text=row.text.strip(),
+        avg_logprob=row.avg_logprob,
+        no_speech_prob=row.no_speech_prob,
+        compression_ratio=row.compression_ratio,
+        words=None if row.words is None else [WordOut(**word) for word in row.words],
+    )
+
+
+def error_out(error: ErrorLog) -> ErrorOut:
+    return ErrorOut(**_error(error))
+
+
+def error_detail(session: Session, error: ErrorLog, settings: Settings) -> ErrorDetail:
+    job = job_summary(read.get_job(session, error.job_id), settings)
+    return ErrorDetail(**_error(error), stack_trace=error.stack_trace, job=job)
+
+
+def _error(error: ErrorLog) -> dict[str, Any]:
+    return {
+        "id": error.id,
+        "job_id": error.job_id,
+        "error_type": error.error_type,
+        "message": error.message,
+        "attempt": error.attempt,
+        "retry_count": max(0, error.failures + error.losses + error.infra_losses - 1),
+        "worker": error.worker,
+        "created_at": error.created_at,
+        "resolved_at": error.resolved_at,
+        "resolution": error.resolution,
+    }
+
+
+def job_list(page: Page[Job], settings: Settings) -> ListOut[JobSummary]:
+    return ListOut[JobSummary](data=[job_summary(job, settings) for job in page.rows], **_edges(page))
+
+
+def error_list(page: Page[ErrorLog]) -> ListOut[ErrorOut]:
+    return ListOut[ErrorOut](data=[error_out(error) for error in page.rows], **_edges(page))
+
+
+def _edges(page: Page[Any]) -> dict[str, Any]:
+    ids = [row.id for row in page.rows]
+    return {"first_id": ids[0] if ids else None, "last_id": ids[-1] if ids else None, "has_more": page.has_more}

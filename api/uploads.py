@@ -1,0 +1,251 @@
+"""Multipart bodies, streamed in one pass: files to storage with cap and SHA-256, fields to a small dict.
+
+Nothing is buffered whole, nothing is decoded. What was stored is deleted again unless the caller keeps it.
+"""
+
+import hashlib
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from fastapi import Request
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.concurrency import run_in_threadpool
+
+import errors
+from api.sniff import HEAD_BYTES, is_media
+from jobs.submit import Upload
+from storage import Storage, new_key
+
+WRITE_BYTES = 1024 * 1024  # the body is handed to the parser in pieces of this size, off the event loop
+MAX_FIELD_BYTES = 64 * 1024  # all form fields together
+MAX_NAME = 255  # characters of a file name that are kept
+
+
+@dataclass(frozen=True, slots=True)
+class BadFile:
+    filename: str
+    code: str
+    detail: str
+
+
+@dataclass(slots=True)
+class Form:
+    fields: dict[str, str] = field(default_factory=dict)
+    files: list[Upload | BadFile] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    file_field: str  # name of the parts that hold files
+    max_files: int
+    max_file_bytes: int
+    refuse_at_once: bool  # a bad file refuses the whole request, instead of being noted
+
+
+async def receive(request: Request, storage: Storage, limits: Limits) -> Form:
+    """Read the whole body. Raises a Refused error as soon as one is certain; then nothing stays in storage."""
+    body = _Body(_boundary(request), storage, limits)
+    _refuse_by_length(request, limits)
+    try:
+        pending = bytearray()
+        async for chunk in request.stream():
+            pending += chunk
+            if len(pending) >= WRITE_BYTES:
+                await run_in_threadpool(body.write, bytes(pending))
+                pending.clear()
+        await run_in_threadpool(body.finish, bytes(pending))
+    except BaseException:
+        await run_in_threadpool(body.discard)
+        raise
+    return body.form
+
+
+def _boundary(request: Request) -> bytes:
+    kind, parameters = parse_options_header(request.headers.get("content-type", ""))
+    if kind != b"multipart/form-data" or b"boundary" not in parameters:
+        raise errors.InvalidOption(("body", "expected multipart/form-data, as `curl -F file=@recording.mp3` sends it"))
+    return parameters[b"boundary"]
+
+
+def _refuse_by_length(request: Request, limits: Limits) -> None:
+    """Before the first byte is read, where the caller says how much will come."""
+    length = request.headers.get("content-length", "")
+    most = limits.max_files * limits.max_file_bytes + MAX_FIELD_BYTES + limits.max_files * 4096
+    if length.isdigit() and int(length) > most:
+        raise _too_large(limits)
+
+
+def _too_large(limits: Limits) -> errors.TooLarge:
+    return errors.TooLarge(
+        f"The file is larger than {limits.max_file_bytes // 1024**2} MiB, the most that is accepted."
+    )
+
+
+class _Body:
+    """The parser's callbacks: one part at a time, either a field or a file."""
+
+    def __init__(self, boundary: bytes, storage: Storage, limits: Limits) -> None:
+        self.form = Form()
+        self._storage = storage
+        self._limits = limits
+        self._field_bytes = 0
+        self._header_name = self._header_value = b""
+        self._disposition = b""
+        self._part: _FieldPart | _FilePart | None = None
+        self._parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._begin,
+                "on_header_field": self._header_field,
+                "on_header_value": self._header_value_data,
+                "on_header_end": self._header_end,
+                "on_headers_finished": self._headers_finished,
+                "on_part_data": self._data,
+                "on_part_end": self._end,
+                "on_end": self._finished,
+            },
+        )
+        self._is_complete = False
+
+    def write(self, data: bytes) -> None:
+        try:
+            self._parser.write(data)
+        except FormParserError as error:
+            raise errors.InvalidOption(("body", "the multipart body is malformed")) from error
+
+    def finish(self, data: bytes) -> None:
+        self.write(data)
+        if not self._is_complete:
+            raise errors.InvalidOption(("body", "the multipart body ended early; nothing was stored"))
+
+    def discard(self) -> None:
+        """Take back everything that was stored."""
+        if isinstance(self._part, _FilePart):
+            self._part.abandon()
+        for upload in self.form.files:
+            if isinstance(upload, Upload):
+                self._storage.delete(upload.storage_key)
+
+    def _begin(self) -> None:
+        self._disposition = b""
+
+    def _header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header_name += data[start:end]
+
+    def _header_value_data(self, data: bytes, start: int, end: int) -> None:
+        self._header_value += data[start:end]
+
+    def _header_end(self) -> None:
+        if self._header_name.lower() == b"content-disposition":
+            self._disposition = self._header_value
+        self._header_name = self._header_value = b""
+
+    def _headers_finished(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        name = options.get(b"name", b"").decode("utf-8", "replace")
+        if b"filename" not in options:
+            self._part = _FieldPart(name)
+        elif name == self._limits.file_field:
+            self._part = self._open_file(options[b"filename"])
+        else:
+            problem = f"unexpected file; recordings are sent in parts named '{self._limits.file_field}'"
+            raise errors.InvalidOption((name or "body", problem))
+
+    def _open_file(self, filename: bytes) -> "_FilePart":
+        if len(self.form.files) >= self._limits.max_files:
+            raise errors.InvalidOption((self._limits.file_field, f"at most {self._limits.max_files} are accepted"))
+        return _FilePart(clean_name(filename.decode("utf-8", "replace")), self._storage, self._limits)
+
+    def _data(self, data: bytes, start: int, end: int) -> None:
+        assert self._part is not None
+        if isinstance(self._part, _FieldPart):
+            self._field_bytes += end - start
+            if self._field_bytes > MAX_FIELD_BYTES:
+                raise errors.InvalidOption((self._part.name, f"form fields may have {MAX_FIELD_BYTES} bytes in all"))
+        self._part.write(data[start:end])
+
+    def _end(self) -> None:
+        if isinstance(self._part, _FieldPart):
+            self.form.fields[self._part.name] = self._part.value.decode("utf-8", "replace")
+        elif self._part is not None:
+            self.form.files.append(self._part.close())
+        self._part = None
+
+    def _finished(self) -> None:
+        self._is_complete = True
+
+
+class _FieldPart:
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.value = b""
+
+    def write(self, data: bytes) -> None:
+        self.value += data
+
+
+class _FilePart:
+    """One file on its way to storage. A refused file is read to its end, for the sake of the parts behind it."""
+
+    def __init__(self, filename: str, storage: Storage, limits: Limits) -> None:
+        self._filename = filename
+        self._limits = limits
+        self._key = new_key()
+        self._exit = ExitStack()
+        self._writer = self._exit.enter_context(storage.create(self._key))
+        self._hash = hashlib.sha256()
+        self._head = b""
+        self._size = 0
+        self._problem: errors.Refused | None = None
+
+    def write(self, data: bytes) -> None:
+        if self._problem is not None:
+            return
+        self._size += len(data)
+        if self._size > self._limits.max_file_bytes:
+            self._refuse(_too_large(self._limits))
+            return
+        if len(self._head) < HEAD_BYTES:
+            self._head += data[: HEAD_BYTES - len(self._head)]
+            if len(self._head) == HEAD_BYTES:
+                self._sniff()
+        if self._problem is None:
+            self._hash.update(data)
+            self._writer.write(data)
+
+    def close(self) -> Upload | BadFile:
+        if self._problem is None and len(self._head) < HEAD_BYTES:
+            self._sniff()
+        if self._problem is not None:
+            return BadFile(self._filename, self._problem.code, str(self._problem))
+        self._writer.commit()
+        self._exit.close()
+        return Upload(self._filename, self._key, self._size, self._hash.hexdigest())
+
+    def abandon(self) -> None:
+        self._exit.close()
+
+    def _sniff(self) -> None:
+        if not self._size:
+            self._refuse(errors.InvalidOption((self._limits.file_field, "the file is empty")))
+        elif not is_media(self._filename, self._head):
+            self._refuse(
+                errors.UnsupportedMedia(
+                    f"{self._filename}: neither the file name nor the content is audio or video that can be decoded. "
+                    "Send wav, mp3, m4a, ogg, flac, webm, mp4 or another common format."
+                )
+            )
+
+    def _refuse(self, problem: errors.Refused) -> None:
+        self._problem = problem
+        self._exit.close()
+        if self._limits.refuse_at_once:
+            raise problem
+
+
+def clean_name(filename: str) -> str:
+    """The caller's file name, for people: the last part of a path, printable, of bounded length."""
+    last = filename.replace("\\", "/").rpartition("/")[2]
+    printable = "".join(character for character in last if character.isprintable()).strip()
+    return printable[-MAX_NAME:] or "unnamed"

@@ -1,0 +1,148 @@
+"""The exception tree: code, HTTP status, whether trying again can help.
+
+ServiceError
+├── Refused                     the caller can mend it
+│   ├── InvalidOption 422 · NotFound 404 · Conflict 409 · Unauthorized 401
+│   └── TooLarge 413 · UnsupportedMedia 415
+├── Unavailable 503             the database or another part is away
+├── MediaError                  the recording itself: never retried as it is
+│   └── UndecodableAudio · NoAudioStream · AudioTooLong
+├── DecoderCrashed              the decoding process died or hung: retried
+├── EngineError                 the engine raised
+│   ├── OutOfMemory             walk the ladder, discard the instance
+│   ├── EngineBroken            the device is in an unknown state: leave the process
+│   ├── ModelUnavailable        not cached, not downloadable, not allowed
+│   └── PoolTimeout             every instance stayed busy
+├── StorageError                StorageFull 507 · FileMissing
+└── Interrupted                 no fault of the job: LeaseLost · Cancelled · Draining
+"""
+
+from typing import ClassVar
+
+
+class ServiceError(Exception):
+    """`str(error)` is shown to callers: what happened, what was expected, what to do."""
+
+    code: ClassVar[str] = "internal_error"
+    status: ClassVar[int] = 500
+    retryable: ClassVar[bool] = True
+
+
+class Refused(ServiceError):
+    code = "bad_request"
+    status = 400
+    retryable = False
+
+
+class InvalidOption(Refused):
+    code = "invalid_option"
+    status = 422
+
+    def __init__(self, *problems: tuple[str, str]) -> None:
+        """`problems`: (field, message) pairs."""
+        super().__init__("; ".join(f"{field}: {message}" for field, message in problems))
+        self.problems = problems
+
+
+class Unauthorized(Refused):
+    code = "unauthorized"
+    status = 401
+
+
+class NotFound(Refused):
+    code = "not_found"
+    status = 404
+
+
+class Conflict(Refused):
+    code = "conflict"
+    status = 409
+
+
+class TooLarge(Refused):
+    code = "too_large"
+    status = 413
+
+
+class UnsupportedMedia(Refused):
+    code = "unsupported_media"
+    status = 415
+
+
+class Unavailable(ServiceError):
+    code = "unavailable"
+    status = 503
+    retry_after_s: ClassVar[int] = 5
+
+
+class MediaError(ServiceError):
+    code = "media_error"
+    status = 422
+    retryable = False
+
+
+class UndecodableAudio(MediaError):
+    code = "undecodable_audio"
+
+
+class NoAudioStream(MediaError):
+    code = "no_audio_stream"
+
+
+class AudioTooLong(MediaError):
+    code = "audio_too_long"
+
+
+class DecoderCrashed(ServiceError):
+    code = "decoder_crashed"
+
+
+class EngineError(ServiceError):
+    code = "engine_error"
+
+
+class OutOfMemory(EngineError):
+    code = "out_of_memory"
+
+
+class EngineBroken(EngineError):
+    code = "engine_broken"
+
+
+class ModelUnavailable(EngineError):
+    code = "model_unavailable"
+    retryable = False
+
+
+class PoolTimeout(EngineError):
+    code = "pool_timeout"
+
+
+class StorageError(ServiceError):
+    code = "storage_error"
+
+
+class StorageFull(StorageError):
+    code = "storage_full"
+    status = 507
+
+
+class FileMissing(StorageError):
+    code = "file_missing"
+    retryable = False
+
+
+class Interrupted(ServiceError):
+    code = "interrupted"
+
+
+class LeaseLost(Interrupted):
+    code = "lease_lost"
+
+
+class Cancelled(Interrupted):
+    code = "cancelled"
+
+
+class Draining(Interrupted):
+    code = "draining"

@@ -1,0 +1,250 @@
+"""One attempt: claim -> decode -> split -> transcribe -> save. Nothing escapes: whatever happens becomes a row.
+
+It never touches a queue; it draws a model from the pool for one group of windows at a time.
+"""
+
+import os
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+from itertools import islice
+from math import exp
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import ColumnElement, func, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+import errors
+from audio.decode import SAMPLE_RATE, AudioInfo, DecodedAudio, open_audio
+from audio.split import Window, windows
+from config import Settings
+from database import transaction
+from engines import Model
+from jobs import claim as claims
+from jobs import read
+from jobs.claim import Claim
+from jobs.progress import LEAVE_CODE, Fence, Heartbeat
+from jobs.retry import Cause
+from jobs.states import Status
+from jobs.submit import decode_options
+from model_pool import Fallback, ModelPool
+from models import Job, Result, SegmentRow
+from storage import Storage
+from telemetry.events import emit
+from telemetry.logs import log_context
+from transcript import Language, Segment
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """What a worker child has at hand for every attempt."""
+
+    settings: Settings
+    storage: Storage
+    pool: ModelPool[Model]
+    batch: int  # windows an engine call, to begin with
+    name: str  # host:main pid:child pid
+    is_draining: Callable[[], bool]
+
+
+def run(job_id: uuid.UUID, work: Workplace) -> None:
+    """Transcribe one job, whatever it takes. A doorbell for a job that is not there to take is a no-op."""
+    try:
+        claimed = claims.claim(job_id, claimed_by=work.name, settings=work.settings)
+    except errors.Unavailable:
+        emit("claim.unavailable", job_id=str(job_id))  # the relay rings again
+        return
+    if claimed is None:
+        emit("claim.skipped", job_id=str(job_id))
+        return
+    with log_context(job_id=str(job_id), request_id=claimed.job.request_id):
+        _attempt(claimed, work)
+
+
+def _attempt(claimed: Claim, work: Workplace) -> None:
+    started = monotonic()
+    fence = claimed.fence
+    emit("attempt.started", attempt=fence.attempt, model=claimed.job.model_size)
+    try:
+        with _heartbeat(fence, work) as beat:
+            completed = _Attempt(claimed, work, beat).transcribe()
+        verb = "completed" if completed else "fenced"
+        emit(f"attempt.{verb}", attempt=fence.attempt, seconds=round(monotonic() - started, 3))
+    except (errors.LeaseLost, errors.Cancelled) as reason:
+        emit("attempt.stopped", attempt=fence.attempt, reason=reason.code)
+    except (errors.Draining, errors.Unavailable, SystemExit, KeyboardInterrupt):  # no fault of the recording
+        claims.release(fence, patience_s=work.settings.lease_seconds)
+        emit("attempt.released", attempt=fence.attempt)
+    except BaseException as error:  # noqa: BLE001 a MemoryError that reaches Celery kills the whole worker (celery#10462)
+        _record_failure(fence, error, work)
+
+
+def _record_failure(fence: Fence, error: BaseException, work: Workplace) -> None:
+    cause = Cause.LOSS if isinstance(error, (MemoryError, errors.DecoderCrashed)) else Cause.FAILURE
+    written = claims.fail(fence, error, work.settings, cause=cause, worker=work.name)
+    emit("attempt.failed", attempt=fence.attempt, code=claims.describe(error).code, written=written, exc_info=error)
+    if isinstance(error, errors.EngineBroken):
+        os._exit(LEAVE_CODE)  # the device is in an unknown state; a new child starts with a clean one
+
+
+def _heartbeat(fence: Fence, work: Workplace) -> Heartbeat:
+    def on_overdue() -> None:
+        claims.fail(fence, TimeoutError("deadline"), work.settings, cause=Cause.LOSS, worker=work.name)
+
+    return Heartbeat(fence, lease_s=work.settings.lease_seconds, is_draining=work.is_draining, on_overdue=on_overdue)
+
+
+class _Attempt:
+    """The state of one attempt between its checkpoints."""
+
+    def __init__(self, claimed: Claim, work: Workplace, beat: Heartbeat) -> None:
+        job = claimed.job
+        self._job = job
+        self._fence = claimed.fence
+        self._work = work
+        self._beat = beat
+        self._started = monotonic()
+        self._options = decode_options(job)
+        self._language = _language_so_far(job)
+        self._position_s = job.position_s
+        self._decoded_s = job.position_s
+        self._duration_s: float | None = None
+        self._count = _segments_so_far(job)
+        self._fallback = Fallback(work.pool, job.model_size, compute_type=work.settings.compute_type, batch=work.batch)
+
+    def transcribe(self) -> bool:
+        """False: the job was taken away or cancelled meanwhile, and nothing was written."""
+        with self._work.storage.local_path(self._job.storage_key) as path:
+            try:
+                self._read(path, repair=False)
+            except errors.UndecodableAudio as reason:
+                emit("audio.repaired", reason=str(reason), position_s=self._position_s)
+                self._read(path, repair=True)
+        return claims.finish(self._fence, self._result(), patience_s=self._work.settings.lease_seconds)
+
+    def _read(self, path: Path, *, repair: bool) -> None:
+        with open_audio(path, start_s=self._position_s, repair=repair) as audio:
+            self._note(audio.info)
+            self._decoded_s = self._position_s
+            stream = windows(self._blocks(audio), vad=self._options.vad_filter, start_s=self._position_s)
+            while group := list(islice(stream, self._fallback.rung.batch)):
+                self._beat.check()
+                self._save(group, self._recognise(group))
+
+    def _blocks(self, audio: DecodedAudio) -> Iterator[NDArray[np.float32]]:
+        for block in audio.blocks():
+            self._beat.check()
+            self._decoded_s += len(block) / SAMPLE_RATE
+            yield block
+
+    def _note(self, info: AudioInfo) -> None:
+        """Keep what the probe found, and give the attempt the time that so much audio may take."""
+        self._duration_s = info.duration
+        seconds = self._work.settings.deadline_base_seconds + self._work.settings.deadline_factor * (info.duration or 0)
+        self._write(audio=info.as_json(), deadline_at=func.now() + timedelta(seconds=seconds))
+
+    def _recognise(self, group: list[Window]) -> list[Segment]:
+        """Segments of a group of windows, in seconds of the recording. May go on with a smaller model: `model_used`."""
+        audio = [window.audio for window in group]
+        if self._language is None:
+            self._language = self._fallback.run(lambda model: model.detect_language(audio[0]))
+        options = replace(self._options, language=self._language.code)
+        found = self._fallback.map(lambda model, some: model.transcribe(some, options), audio)
+        return [
+            segment.shifted(window.start_s)
+            for window, segments in zip(group, found, strict=True)
+            for segment in segments
+        ]
+
+    def _save(self, group: list[Window], segments: list[Segment]) -> None:
+        """A checkpoint: segments and position in one fenced transaction; the next attempt goes on from here."""
+        self._position_s = group[-1].position_s
+        rows = [_row(self._fence.job_id, number, s) for number, s in enumerate(segments, start=self._count)]
+        language = self._language
+        self._write(
+            rows,
+            position_s=self._position_s,
+            progress=self._percent(),
+            detected_language=language.code if language else None,
+            language_probability=language.probability if language else None,
+            model_used=self._fallback.rung.size,
+            deadline_at=func.greatest(Job.deadline_at, _from_now(self._work.settings.deadline_base_seconds)),
+        )
+        self._count += len(rows)
+
+    def _percent(self) -> float:
+        """Never 100 before the end: headers lie about the duration."""
+        if not self._duration_s:
+            return 0.0
+        return round(min(99.0, 100 * self._position_s / self._duration_s), 2)
+
+    def _write(self, rows: list[dict[str, Any]] | None = None, **values: Any) -> None:
+        """Raises LeaseLost where the attempt is not ours any more; then nothing is written."""
+        ours = (Job.id == self._fence.job_id, Job.attempt == self._fence.attempt, Job.status == Status.PROCESSING)
+
+        def write(session: Session) -> bool:
+            is_ours = session.scalar(update(Job).where(*ours).values(**values).returning(Job.id)) is not None
+            if is_ours and rows:  # a COMMIT in doubt may have written them
+                session.execute(insert(SegmentRow).on_conflict_do_nothing(), rows)
+            return is_ours
+
+        written, _ = claims.patiently(write, self._work.settings.lease_seconds)
+        if not written:
+            raise errors.LeaseLost("The job is no longer this attempt's.")
+
+    def _result(self) -> Result:
+        with transaction() as session:
+            rows = read.segments(session, self._fence.job_id)
+        text = "".join(row.text for row in rows).strip()
+        language = self._language if rows else None
+        return Result(
+            job_id=self._fence.job_id,
+            attempt=self._fence.attempt,
+            text=text,
+            language=language.code if language else None,
+            language_probability=language.probability if language else None,
+            duration=round(self._decoded_s, 3),
+            word_count=len(text.split()),
+            confidence=_confidence(rows),
+            processing_s=round(monotonic() - self._started, 3),
+        )
+
+
+def _segments_so_far(job: Job) -> int:
+    if not job.position_s:
+        return 0
+    with transaction() as session:
+        return len(read.segments(session, job.id))
+
+
+def _row(job_id: uuid.UUID, number: int, segment: Segment) -> dict[str, Any]:
+    row = asdict(segment)
+    words = None if segment.words is None else [asdict(word) for word in segment.words]
+    return {**row, "job_id": job_id, "number": number, "tokens": list(segment.tokens), "words": words}
+
+
+def _language_so_far(job: Job) -> Language | None:
+    """As the caller named it, or as an earlier attempt detected it."""
+    if job.language is not None:
+        return Language(job.language, 1.0)
+    if job.detected_language is not None:
+        return Language(job.detected_language, job.language_probability or 0.0)
+    return None
+
+
+def _confidence(rows: Sequence[SegmentRow]) -> float | None:
+    """Mean token probability, weighted by the length of each segment."""
+    weight = sum(row.end - row.start for row in rows)
+    if not weight:
+        return None
+    return round(sum(exp(min(0.0, row.avg_logprob)) * (row.end - row.start) for row in rows) / weight, 4)
+
+
+def _from_now(seconds: float) -> ColumnElement[datetime]:
+    return func.now() + timedelta(seconds=seconds)

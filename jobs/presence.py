@@ -1,0 +1,82 @@
+"""Signs of life: a row a process, refreshed every few seconds, with what its model pool holds."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Event, Thread
+from typing import Any
+
+from sqlalchemy import delete, func
+from sqlalchemy.dialects.postgresql import insert
+
+import errors
+from config import Settings
+from database import transaction
+from models import Process
+
+LONGEST_INTERVAL_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    kind: str  # worker, relay
+    host: str
+    main_pid: int
+    pid: int
+    queues: tuple[str, ...] = ()
+
+    @property
+    def worker(self) -> str:
+        """Shared by the children of one worker."""
+        return f"{self.host}:{self.main_pid}"
+
+    @property
+    def name(self) -> str:
+        return f"{self.worker}:{self.pid}"
+
+
+def interval_s(settings: Settings) -> float:
+    return min(LONGEST_INTERVAL_S, settings.lease_seconds / 6)
+
+
+def sign_in(identity: Identity, pool: dict[str, Any] | None = None) -> None:
+    changing = {"pool": pool or {}, "seen_at": func.now()}
+    row = {"id": identity.name, "kind": identity.kind, "worker": identity.worker, "queues": list(identity.queues)}
+    statement = insert(Process).values(**row, **changing)
+    with transaction() as session:
+        session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=changing))
+
+
+def sign_out(identity: Identity) -> None:
+    with transaction() as session:
+        session.execute(delete(Process).where(Process.id == identity.name))
+
+
+class Presence:
+    """Signs in again and again, on a thread. Where the database is away a sign is missed, nothing more."""
+
+    def __init__(self, identity: Identity, settings: Settings, pool_stats: Callable[[], dict[str, Any]]) -> None:
+        self._identity = identity
+        self._interval_s = interval_s(settings)
+        self._pool_stats = pool_stats
+        self._done = Event()
+        self._thread = Thread(target=self._run, name="presence", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._done.set()
+        self._thread.join(timeout=self._interval_s)
+        _attempt(lambda: sign_out(self._identity))
+
+    def _run(self) -> None:
+        while not self._done.is_set():
+            _attempt(lambda: sign_in(self._identity, self._pool_stats()))
+            self._done.wait(self._interval_s)
+
+
+def _attempt(action: Callable[[], None]) -> None:
+    try:
+        action()
+    except errors.Unavailable:
+        return

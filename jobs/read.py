@@ -1,0 +1,161 @@
+"""The queries that the surfaces need. Reads only; every list is a keyset page."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import Select, and_, func, or_, select, tuple_
+from sqlalchemy.orm import Session
+
+import errors
+from jobs.states import FINAL, Status
+from models import Batch, ErrorLog, Job, Process, Result, SegmentRow
+
+POSITION_CAP = 10_000  # a queue position is counted no further than this
+RECENT = 20  # finished jobs from which waiting times are estimated
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Row]):
+    rows: Sequence[Row]
+    has_more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    status: str | None = None
+    priority: str | None = None
+    language: str | None = None
+    q: str | None = None  # part of the file name
+    batch_id: uuid.UUID | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+
+def page_of(rows: Sequence[Row], limit: int) -> Page[Row]:
+    """`rows` were fetched with limit + 1."""
+    return Page(rows[:limit], has_more=len(rows) > limit)
+
+
+def get_job(session: Session, job_id: uuid.UUID) -> Job:
+    job = session.get(Job, job_id)
+    if job is None:
+        raise errors.NotFound("There is no job with this id. It may have been purged.")
+    return job
+
+
+def list_jobs(session: Session, wanted: JobFilter, *, limit: int, after: uuid.UUID | None) -> Page[Job]:
+    query = _filtered(select(Job), wanted).order_by(Job.created_at.desc(), Job.id.desc())
+    if after is not None:
+        last = get_job(session, after)
+        query = query.where(tuple_(Job.created_at, Job.id) < (last.created_at, last.id))
+    return page_of(session.scalars(query.limit(limit + 1)).all(), limit)
+
+
+def _filtered(query: Select[Job], wanted: JobFilter) -> Select[Job]:
+    for column, value in (
+        (Job.status, wanted.status),
+        (Job.priority, wanted.priority),
+        (Job.batch_id, wanted.batch_id),
+        (func.coalesce(Job.language, Job.detected_language), wanted.language),
+    ):
+        if value is not None:
+            query = query.where(column == value)
+    if wanted.q:
+        query = query.where(Job.filename.icontains(wanted.q, autoescape=True))
+    if wanted.created_after is not None:
+        query = query.where(Job.created_at > wanted.created_after)
+    if wanted.created_before is not None:
+        query = query.where(Job.created_at < wanted.created_before)
+    return query
+
+
+def get_result(session: Session, job_id: uuid.UUID) -> Result | None:
+    return session.get(Result, job_id)
+
+
+def segments(session: Session, job_id: uuid.UUID, *, after: int = -1, limit: int | None = None) -> Sequence[SegmentRow]:
+    """Segments with a number above `after`, in time order; partial while the job runs."""
+    query = (
+        select(SegmentRow)
+        .where(SegmentRow.job_id == job_id, SegmentRow.number > after)
+        .order_by(SegmentRow.number)
+        .limit(limit)
+    )
+    return session.scalars(query).all()
+
+
+def batch_jobs(session: Session, batch_id: uuid.UUID) -> tuple[Batch, Sequence[Job]]:
+    batch = session.get(Batch, batch_id)
+    if batch is None:
+        raise errors.NotFound("There is no batch with this id.")
+    jobs = session.scalars(select(Job).where(Job.batch_id == batch_id).order_by(Job.created_at, Job.id)).all()
+    return batch, jobs
+
+
+def queue_position(session: Session, job: Job) -> int | None:
+    """How many jobs are taken before this one, plus one; None unless it waits."""
+    if job.status != Status.PENDING:
+        return None
+    ahead = (
+        select(Job.id)
+        .where(Job.status == Status.PENDING, Job.retrying.is_(job.retrying), _is_before(job))
+        .limit(POSITION_CAP)
+    )
+    return (session.scalar(select(func.count()).select_from(ahead.subquery())) or 0) + 1
+
+
+def _is_before(job: Job) -> Any:
+    earlier = tuple_(Job.run_at, Job.id) < (job.run_at, job.id)
+    if job.priority == "high":
+        return and_(Job.priority == "high", earlier)
+    return or_(Job.priority == "high", earlier)
+
+
+def eta_seconds(session: Session, job: Job, position: int | None, now: datetime) -> float | None:
+    """Estimated seconds until the job is done; None where there is nothing to estimate from."""
+    if job.status == Status.PROCESSING:
+        return _rest_of_attempt(job, now)
+    if job.status != Status.PENDING or position is None:
+        return None
+    recent = select(Result.processing_s).order_by(Result.created_at.desc()).limit(RECENT).subquery()
+    mean_s = session.scalar(select(func.avg(recent.c.processing_s)))
+    at_once = slots(session, within_s=30)
+    return round(float(mean_s) * position / at_once, 1) if mean_s and at_once else None
+
+
+def _rest_of_attempt(job: Job, now: datetime) -> float | None:
+    if not job.progress or job.started_at is None:
+        return None
+    elapsed_s = (now - job.started_at).total_seconds()
+    return round(elapsed_s * (100 - job.progress) / job.progress, 1)
+
+
+def alive(session: Session, kind: str, *, within_s: float) -> Sequence[Process]:
+    """Processes of this kind that gave a sign of life lately."""
+    seen = Process.seen_at > func.now() - timedelta(seconds=within_s)
+    return session.scalars(select(Process).where(Process.kind == kind, seen).order_by(Process.id)).all()
+
+
+def slots(session: Session, *, within_s: float) -> int:
+    """How many jobs can run at once."""
+    return len(alive(session, "worker", within_s=within_s))
+
+
+def waiting(session: Session) -> dict[str, Any]:
+    """Jobs by status that are not final, the age of the oldest waiting one in seconds, and open dead letters."""
+    open_jobs = select(Job.status, func.count()).where(Job.status.not_in(FINAL)).group_by(Job.status)
+    counts: dict[str, int] = dict(session.execute(open_jobs).all())
+    oldest = select(func.extract("epoch", func.now() - func.min(Job.created_at))).where(Job.status == Status.PENDING)
+    letters = select(func.count()).select_from(ErrorLog).where(ErrorLog.resolved_at.is_(None))
+    age_s = session.scalar(oldest)
+    return {
+        "pending": counts.get(Status.PENDING, 0),
+        "processing": counts.get(Status.PROCESSING, 0),
+        "oldest_pending_seconds": None if age_s is None else round(float(age_s), 1),
+        "dead_letters": session.scalar(letters) or 0,
+    }

@@ -1,0 +1,85 @@
+"""Whether a failed attempt is tried again, when and where: pure. The database owns the counters."""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Self
+
+from config import Settings
+
+
+class Cause(StrEnum):
+    FAILURE = "failure"  # it raised
+    LOSS = "loss"  # its child crashed, hung or was killed for memory
+    INFRA = "infra"  # the whole worker died: no fault of the recording
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    failures: int = 0
+    losses: int = 0
+    infra_losses: int = 0
+
+    def plus(self, cause: Cause) -> Self:
+        match cause:
+            case Cause.FAILURE:
+                return replace(self, failures=self.failures + 1)
+            case Cause.LOSS:
+                return replace(self, losses=self.losses + 1)
+            case Cause.INFRA:
+                return replace(self, infra_losses=self.infra_losses + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    failures: int
+    losses: int
+    infra_losses: int
+    base_s: float
+    max_s: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        return cls(
+            failures=settings.max_failures,
+            losses=settings.max_losses,
+            infra_losses=settings.max_infra_losses,
+            base_s=settings.retry_base_seconds,
+            max_s=settings.retry_max_seconds,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    delay_s: float
+    retrying: bool  # by the retry queue, where a crash takes no neighbour along
+    counters: Counters
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    reason: str
+    counters: Counters
+
+
+def plan(cause: Cause, counters: Counters, limits: Limits, *, retryable: bool, chance: float) -> Again | Dead:
+    """`chance` in 0..1 draws the delay: exponential backoff with full jitter (AWS Architecture Blog, 2015)."""
+    now = counters.plus(cause)
+    if not retryable:
+        return Dead("trying again cannot help", now)
+    exhausted = _exhausted(now, limits)
+    if exhausted:
+        return Dead(exhausted, now)
+    if cause is Cause.INFRA:
+        return Again(delay_s=0, retrying=now.losses > 0 or now.failures > 0, counters=now)
+    ceiling_s = min(limits.max_s, limits.base_s * 2 ** (now.failures + now.losses - 1))
+    return Again(delay_s=chance * ceiling_s, retrying=True, counters=now)
+
+
+def _exhausted(counters: Counters, limits: Limits) -> str | None:
+    if counters.failures >= limits.failures:
+        return f"failed {counters.failures} times"
+    if counters.losses >= limits.losses:
+        return f"took its worker down {counters.losses} times"
+    if counters.infra_losses >= limits.infra_losses:
+        return f"lost its worker {counters.infra_losses} times"
+    return None

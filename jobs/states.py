@@ -1,0 +1,78 @@
+"""Status, TRANSITIONS, move(): the only writer of a job's status.
+
+A move is a compare-and-set on (id, status, attempt): who lost the job cannot write. Its event row goes in the same
+transaction.
+"""
+
+import uuid
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, update
+from sqlalchemy.orm import Session
+
+from models import Job, JobEvent
+
+
+class Status(StrEnum):
+    PENDING = "pending"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        return self in FINAL
+
+
+TRANSITIONS: dict[Status, frozenset[Status]] = {
+    Status.PENDING: frozenset({Status.PROCESSING, Status.CANCELLED}),
+    Status.PROCESSING: frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED, Status.PENDING}),
+    Status.FAILED: frozenset({Status.PENDING}),  # replay
+    Status.COMPLETED: frozenset(),
+    Status.CANCELLED: frozenset(),
+}
+FINAL = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
+NOTIFY_CHANNEL = "whisper_queue"  # wakes the relay: something may have to be published
+
+
+def move(
+    session: Session,
+    job_id: uuid.UUID,
+    from_: Status,
+    to: Status,
+    *,
+    fence: int | None,
+    guards: tuple[ColumnElement[bool], ...] = (),
+    detail: dict[str, Any] | None = None,
+    **values: Any,
+) -> Job | None:
+    """Change a status if the job still is in `from_`, at attempt `fence` (None: whichever), and every guard holds.
+
+    Returns the row as it now is, or None where the fence refused and nothing was written.
+    """
+    if to not in TRANSITIONS[from_]:
+        raise AssertionError(f"{from_} -> {to} is not in TRANSITIONS. This is a bug.")
+    conditions = [Job.id == job_id, Job.status == from_, *guards]
+    if fence is not None:
+        conditions.append(Job.attempt == fence)
+    statement = update(Job).where(*conditions).values(status=to, **_follows(from_, to), **values).returning(Job)
+    job = session.scalars(statement, execution_options={"populate_existing": True}).one_or_none()
+    if job is None:
+        return None
+    session.add(JobEvent(job_id=job_id, attempt=job.attempt, from_status=from_, to_status=to, detail=detail or {}))
+    session.execute(func.pg_notify(NOTIFY_CHANNEL, to.value).select())
+    return job
+
+
+def _follows(from_: Status, to: Status) -> dict[str, Any]:
+    """The columns that a change of status carries along; the CHECK constraints demand them."""
+    values: dict[str, Any] = {}
+    if from_ is Status.PROCESSING:
+        values |= {"lease_until": None, "deadline_at": None, "claimed_by": None}
+    if to in FINAL:
+        values |= {"completed_at": func.now()}
+    if to is Status.PENDING:
+        values |= {"completed_at": None, "published_at": None}
+    return values

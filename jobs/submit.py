@@ -1,0 +1,111 @@
+"""Accept a job: check the options against each other, insert the row. The file is already durable in storage."""
+
+import uuid
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import func
+from sqlalchemy.orm import Session
+
+import errors
+from config import MODEL_SIZES, Settings
+from jobs.states import NOTIFY_CHANNEL, Status
+from models import Batch, Job, JobEvent
+from transcript import LANGUAGES, DecodeOptions
+
+# Models that were not trained to translate answer in the spoken language; refusing is honest.
+_CANNOT_TRANSLATE = ("turbo", "large-v3-turbo")
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    filename: str  # as the caller named it; for people, never a path
+    storage_key: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    model_size: str
+    priority: str = "normal"
+    decode: DecodeOptions = field(default_factory=DecodeOptions)
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+def validate(request: JobRequest, settings: Settings) -> None:
+    """Raises errors.InvalidOption naming every option that cannot be met."""
+    problems = [*_model_problems(request.model_size, settings), *_language_problems(request)]
+    if problems:
+        raise errors.InvalidOption(*problems)
+
+
+def _model_problems(model_size: str, settings: Settings) -> list[tuple[str, str]]:
+    if model_size in MODEL_SIZES or _is_allowed_path(model_size, settings):
+        return []
+    return [("model_size", f"unknown model; expected one of {', '.join(MODEL_SIZES)}")]
+
+
+def _is_allowed_path(model_size: str, settings: Settings) -> bool:
+    if "/" not in model_size:
+        return False
+    allowed = [Path(folder).resolve() for folder in settings.model_allowed_paths.split(":") if folder]
+    return any(Path(model_size).resolve().is_relative_to(folder) for folder in allowed)
+
+
+def _language_problems(request: JobRequest) -> list[tuple[str, str]]:
+    problems = []
+    language, model = request.decode.language, request.model_size
+    if language is not None and language not in LANGUAGES:
+        problems.append(("language", "unknown language; expected a code such as en, de, fr, or leave it out to detect"))
+    elif model.endswith(".en") and language not in (None, "en"):
+        problems.append(("language", f"{model} understands only English; choose a model without .en"))
+    if request.decode.task == "translate" and _is_unable_to_translate(model):
+        problems.append(("task", f"{model} cannot translate; choose a multilingual model that is not turbo or distil"))
+    return problems
+
+
+def _is_unable_to_translate(model: str) -> bool:
+    return model.endswith(".en") or model.startswith("distil-") or model in _CANNOT_TRANSLATE
+
+
+def submit(
+    session: Session,
+    upload: Upload,
+    request: JobRequest,
+    *,
+    request_id: str | None = None,
+    batch_id: uuid.UUID | None = None,
+) -> Job:
+    """Insert a pending job and wake the relay, both with the caller's commit."""
+    options = asdict(request.decode)
+    job = Job(
+        **asdict(upload),
+        batch_id=batch_id,
+        request_id=request_id,
+        model_size=request.model_size,
+        language=options.pop("language"),
+        task=options.pop("task"),
+        priority=request.priority,
+        options=options,
+        meta=request.metadata,
+    )
+    session.add(job)
+    session.flush()
+    session.add(JobEvent(job_id=job.id, attempt=0, from_status=None, to_status=Status.PENDING))
+    session.execute(func.pg_notify(NOTIFY_CHANNEL, Status.PENDING.value).select())
+    return job
+
+
+def open_batch(session: Session, *, refused: list[dict[str, Any]]) -> Batch:
+    """`refused`: {filename, code, detail} of each file that makes no job."""
+    batch = Batch(refused=refused)
+    session.add(batch)
+    session.flush()
+    return batch
+
+
+def decode_options(job: Job) -> DecodeOptions:
+    """The options a job was submitted with."""
+    return DecodeOptions(language=job.language, task=job.task, **job.options)

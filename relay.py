@@ -1,0 +1,119 @@
+"""The relay process: rings the doorbells, expires leases, follows up dead letters. No media, no engine.
+
+Woken by NOTIFY and by a tick. Two or more may run; one leads at a time.
+"""
+
+import os
+import select
+import signal
+import socket
+from threading import Event
+from time import monotonic
+from types import FrameType
+
+import psycopg2
+from psycopg2 import extensions
+
+import errors
+import tasks
+from config import Settings, get_settings
+from database import connect_arguments, database_url, transaction
+from jobs import presence, sweep
+from jobs.states import NOTIFY_CHANNEL
+from telemetry.events import emit
+from telemetry.logs import configure_logs
+
+FORGET_EVERY_S = 60
+
+
+class Relay:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._stop = Event()
+        self._listening: extensions.connection | None = None
+        self._forget_at = 0.0
+        self._sign_in_at = 0.0
+        self._identity = presence.Identity("relay", socket.gethostname(), os.getpid(), os.getpid())
+        self._expire_from = 0.0  # after the database was away: give workers a lease to renew first
+
+    def run(self) -> None:
+        emit("relay.started")
+        while not self._stop.is_set():
+            self._tick()
+            self._wait()
+        self._sign_out()
+
+    def _sign_out(self) -> None:
+        try:
+            presence.sign_out(self._identity)
+        except errors.Unavailable:
+            emit("relay.database_away", reason="while stopping")
+        emit("relay.stopped")
+
+    def stop(self, signum: int, frame: FrameType | None) -> None:
+        self._stop.set()
+
+    def _tick(self) -> None:
+        try:
+            self._sign_in()
+            with transaction() as session:
+                if not sweep.try_lead(session):
+                    return
+                if monotonic() >= self._expire_from:
+                    sweep.expire_leases(session, self._settings)
+                if monotonic() >= self._forget_at:
+                    self._forget_at = monotonic() + FORGET_EVERY_S
+                    sweep.forget_processes(session)
+            self._ring()
+        except errors.Unavailable as reason:
+            self._expire_from = monotonic() + self._settings.lease_seconds
+            emit("relay.database_away", reason=str(reason))
+
+    def _sign_in(self) -> None:
+        if monotonic() >= self._sign_in_at:
+            self._sign_in_at = monotonic() + presence.interval_s(self._settings)
+            presence.sign_in(self._identity)
+
+    def _ring(self) -> None:
+        """A transaction of its own: Redis being away must not undo what the database has decided."""
+        try:
+            with transaction() as session:
+                if sweep.try_lead(session):
+                    sweep.ring_waiting(session, self._settings, queue_length=tasks.queue_length, ring=tasks.ring)
+                    sweep.ring_dead_letters(session, queue_length=tasks.queue_length, ring=tasks.ring_dead_letter)
+        except tasks.BROKER_ERRORS as reason:
+            emit("relay.redis_away", reason=type(reason).__name__)
+
+    def _wait(self) -> None:
+        """Until somebody notifies or a tick has passed; without a listening connection, just the tick."""
+        try:
+            connection = self._listen()
+            if select.select([connection], [], [], self._settings.relay_tick_seconds)[0]:
+                connection.poll()
+                connection.notifies.clear()
+        except (psycopg2.Error, OSError):
+            self._listening = None
+            self._stop.wait(self._settings.relay_tick_seconds)
+
+    def _listen(self) -> extensions.connection:
+        if self._listening is None or self._listening.closed:
+            arguments = connect_arguments(self._settings, application="relay-listen")
+            url = database_url(self._settings).set(drivername="postgresql")
+            self._listening = psycopg2.connect(url.render_as_string(hide_password=False), **arguments)
+            self._listening.set_isolation_level(extensions.ISOLATION_LEVEL_AUTOCOMMIT)
+            with self._listening.cursor() as cursor:
+                cursor.execute(f"LISTEN {NOTIFY_CHANNEL}")
+        return self._listening
+
+
+def main() -> None:
+    settings = get_settings()
+    configure_logs(level=settings.log_level, fmt=settings.log_format, process="relay")
+    relay = Relay(settings)
+    signal.signal(signal.SIGTERM, relay.stop)
+    signal.signal(signal.SIGINT, relay.stop)
+    relay.run()
+
+
+if __name__ == "__main__":
+    main()

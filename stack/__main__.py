@@ -1,0 +1,93 @@
+"""`python -m stack [--verbose]`: everything on this machine, until Ctrl-C. `make run` calls it."""
+
+import argparse
+import sys
+from contextlib import suppress
+from dataclasses import replace
+
+from pydantic import ValidationError
+
+from config import Settings, get_settings
+from stack.banner import banner
+from stack.home import Home
+from stack.mirror import Mirror
+from stack.postgres import Postgres
+from stack.process import StackError, tail
+from stack.redis import Redis
+from stack.services import Plan, choose_addresses, flower_login
+from stack.state import only_one
+from stack.supervisor import Stopped, Supervisor
+
+
+def say(message: str) -> None:
+    """At once, also into a pipe; a terminal that is gone must not keep us from stopping what we started."""
+    with suppress(OSError):
+        print(message, flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m stack", description=__doc__)
+    parser.add_argument("--verbose", action="store_true", help="show the logs of all services here too")
+    parser.add_argument("--fast", action="store_true", help="for tests: a power cut may lose data")
+    arguments = parser.parse_args()
+    try:
+        run(get_settings(), verbose=arguments.verbose, durable=not arguments.fast)
+    except ValidationError as error:
+        complaints = "; ".join(f"{'.'.join(map(str, e['loc'])).upper()} {e['msg']}" for e in error.errors())
+        return _fail(f"Settings are wrong: {complaints}")
+    except StackError as error:
+        return _fail(str(error))
+    return 0
+
+
+def _fail(message: str) -> int:
+    print(message, file=sys.stderr, flush=True)
+    return 1
+
+
+def run(settings: Settings, *, verbose: bool = False, durable: bool = True) -> None:
+    home = Home(settings.data_dir)
+    with only_one(home.root):
+        mirror = Mirror(home.logs, say) if verbose else lambda: None
+        addresses = choose_addresses(settings, home)
+        flower_login(settings, home)  # refuses before anything has started
+        say(f"Starting in {home.root} ...")
+        plan = Plan(settings, home, addresses)
+        try:
+            with Supervisor(home.logs, home.root / "stack.json", say=say, mirror=mirror) as supervisor:
+                chooser = supervisor.start_once(plan.choose_model())  # takes a second: meanwhile, the servers
+                plan = start_servers(supervisor, plan, durable=durable)
+                supervisor.finish(supervisor.start_once(plan.migrate()))
+                supervisor.finish(chooser)
+                plan = replace(plan, model=tail(chooser.log, 1).strip())
+                start_services(supervisor, plan)
+                say(banner(plan))
+                supervisor.watch()
+        except Stopped:
+            say("Stopped. The data stays.")
+
+
+def start_servers(supervisor: Supervisor, plan: Plan, *, durable: bool) -> Plan:
+    """Embeds the servers for which no address was given."""
+    settings, home = plan.settings, plan.home
+    database_url, redis_url = settings.database_url, settings.redis_url.get_secret_value()
+    if not database_url:
+        postgres = Postgres(home, durable=durable)
+        supervisor.add_and_wait(postgres.spec)
+        database_url = postgres.url
+    if not redis_url:
+        redis = Redis(home)
+        supervisor.add_and_wait(redis.spec)
+        redis_url = redis.url
+    return replace(plan, database_url=database_url, redis_url=redis_url)
+
+
+def start_services(supervisor: Supervisor, plan: Plan) -> None:
+    services = plan.services()
+    supervisor.add(*services)
+    for service in services:
+        supervisor.wait(service.ready, service.ready_within_s, service.name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""Recordings as files below one folder: 0600 in 0700, complete or absent, durable once committed."""
+
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+from errors import FileMissing, StorageError, StorageFull
+from storage.keys import is_key
+
+PART = ".part"  # ends the name of a file that is being written
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+class LocalStorage:
+    def __init__(self, root: Path) -> None:
+        self._root = root.absolute()
+        with translated_errors():
+            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @contextmanager
+    def create(self, key: str) -> Iterator["FileWriter"]:
+        path = self._path(key)
+        with translated_errors():
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            writer = FileWriter(path)
+        try:
+            yield writer
+        finally:
+            writer.close()
+
+    @contextmanager
+    def local_path(self, key: str) -> Iterator[Path]:
+        if not self.exists(key):
+            raise self._missing()
+        yield self._path(key)
+
+    def delete(self, key: str) -> None:
+        with translated_errors():
+            self._path(key).unlink(missing_ok=True)
+
+    def exists(self, key: str) -> bool:
+        path = self._path(key)
+        with translated_errors():
+            return path.is_file()
+
+    def size(self, key: str) -> int:
+        with self.local_path(key) as path, translated_errors():
+            return path.stat().st_size
+
+    def free_bytes(self) -> int:
+        with translated_errors():
+            return shutil.disk_usage(self._root).free
+
+    def older_than(self, moment: datetime) -> Iterator[str]:
+        for path in self._files_before(moment):
+            key = f"{path.parent.name}/{path.name}"
+            if is_key(key):
+                yield key
+
+    def discard_unfinished(self, moment: datetime) -> int:
+        abandoned = [path for path in self._files_before(moment) if path.suffix == PART]
+        for path in abandoned:
+            with translated_errors():
+                path.unlink(missing_ok=True)
+        return len(abandoned)
+
+    def _path(self, key: str) -> Path:
+        if not is_key(key):
+            raise ValueError("Not a key of this storage. This is a bug.")
+        return self._root / key
+
+    def _missing(self) -> StorageError:
+        """A whole storage that is gone was not mounted: that is worth another try."""
+        if self._root.is_dir():
+            return FileMissing("The recording is no longer in storage.")
+        return StorageError("The storage is away: its folder does not exist.")
+
+    def _files_before(self, moment: datetime) -> Iterator[Path]:
+        for path in self._root.glob("??/*"):
+            with suppress(FileNotFoundError):  # deleted meanwhile
+                if path.stat().st_mtime < moment.timestamp():
+                    yield path
+
+
+class FileWriter:
+    """Writes beside the final file; the rename in `commit` makes it appear whole."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._committed = False
+        self._part = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PART}")
+        self._fd: int | None = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+    def write(self, data: bytes) -> None:
+        left = memoryview(data)
+        with translated_errors():
+            while left:
+                left = left[os.write(self._open_fd(), left) :]
+
+    def commit(self) -> None:
+        with translated_errors():
+            os.fsync(self._open_fd())
+            self._close_fd()
+            self._part.rename(self._path)
+            _sync_folder(self._path.parent)
+            _sync_folder(self._path.parents[1])  # this recording may be the first in its folder
+        self._committed = True
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._close_fd()
+        if not self._committed:  # a commit may have failed after the rename: its key was never given out
+            for path in (self._part, self._path):
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+
+    def _open_fd(self) -> int:
+        if self._fd is None:
+            raise ValueError("This recording is closed. This is a bug.")
+        return self._fd
+
+    def _close_fd(self) -> None:
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            os.close(fd)
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Errors of the system become ours; none of them tells a path."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise StorageFull("There is no room left to store recordings. Try again later.") from None
+        raise StorageError(f"The storage failed: {error.strerror or 'unknown reason'}.") from None
+
+
+def _sync_folder(folder: Path) -> None:
+    """A rename is durable only when the folder is."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,125 @@
+"""Operators: dead letters, health of every part, keys, and what the OpenAPI document says."""
+
+import uuid
+
+import pytest
+from fastapi.testclient import TestClient
+from httpx import Client
+
+import errors
+from app import create_app
+from config import Settings
+from database import transaction
+from jobs import claim, presence
+from jobs.retry import Cause
+from tests.api_client import WAV, rows
+
+
+def dead_job(client: Client, settings: Settings, **options: str) -> str:
+    job_id = client.post("/transcribe/", files={"file": ("talk.wav", WAV)}, data=options).json()["job_id"]
+    taken = claim.claim(uuid.UUID(job_id), claimed_by="host:1:2", settings=settings)
+    assert taken is not None
+    error = errors.UndecodableAudio("The file is not audio.")
+    assert claim.fail(taken.fence, error, settings, cause=Cause.FAILURE, worker="host:1:2")
+    return str(job_id)
+
+
+def test_a_failed_job_has_a_dead_letter_that_says_why(client: Client, settings: Settings) -> None:
+    job_id = dead_job(client, settings)
+    job = client.get(f"/transcribe/{job_id}").json()
+    assert (job["status"], job["error"]["code"]) == ("failed", "undecodable_audio")
+    (letter,) = client.get("/admin/errors").json()["data"]
+    assert (letter["job_id"], letter["error_type"]) == (job_id, "undecodable_audio")
+    detail = client.get(f"/admin/errors/{letter['id']}").json()
+    assert "UndecodableAudio" in detail["stack_trace"]
+    assert detail["job"]["job_id"] == job_id
+
+
+def test_a_replay_asks_for_all_that_was_asked_for(client: Client, settings: Settings) -> None:
+    wanted = {"model_size": "small", "language": "de", "priority": "high", "beam_size": "3", "hotwords": "Wort"}
+    job_id = dead_job(client, settings, **wanted)
+    columns = "model_size, language, task, priority, options, metadata, storage_key, sha256, filename"
+    before = rows(f"SELECT {columns} FROM transcription_jobs")
+    (letter,) = client.get("/admin/errors").json()["data"]
+    answer = client.post(f"/admin/errors/{letter['id']}/replay")
+    assert (answer.status_code, answer.json()["job_id"]) == (202, job_id)
+    assert rows(f"SELECT {columns} FROM transcription_jobs") == before
+    assert client.get(f"/transcribe/{job_id}").json()["status"] == "pending"
+    assert client.get("/admin/errors", params={"resolved": False}).json()["data"] == []
+    assert client.post(f"/admin/errors/{letter['id']}/replay").status_code == 409
+
+
+def test_dead_letters_are_replayed_by_type(client: Client, settings: Settings) -> None:
+    ids = {dead_job(client, settings) for _ in range(3)}
+    assert client.post("/admin/errors/replay", params={"error_type": "lost"}).json()["job_ids"] == []
+    answer = client.post("/admin/errors/replay", params={"error_type": "undecodable_audio"})
+    assert set(answer.json()["job_ids"]) == ids
+
+
+def test_a_dead_letter_is_resolved_without_a_replay(client: Client, settings: Settings) -> None:
+    job_id = dead_job(client, settings)
+    (letter,) = client.get("/admin/errors").json()["data"]
+    assert client.post(f"/admin/errors/{letter['id']}/resolve").json()["resolution"] == "dismissed"
+    assert client.get("/admin/errors", params={"resolved": True}).json()["data"]
+    assert client.get(f"/transcribe/{job_id}").json()["status"] == "failed"
+    assert client.post(f"/admin/errors/{uuid.uuid4()}/resolve").status_code == 404
+
+
+def test_health_names_what_is_missing(client: Client) -> None:
+    answer = client.get("/admin/health")
+    assert answer.status_code == 503
+    assert answer.json()["problems"] == ["relay is away", "no worker is alive"]
+
+
+def test_health_adds_up_the_pools_of_all_children(client: Client) -> None:
+    for pid, hits in ((2, 30), (3, 8)):
+        pool = {"hits": hits, "misses": 1, "evictions": 0, "oom_fallbacks": 0, "loaded": [{"size": "demo"}]}
+        presence.sign_in(presence.Identity("worker", "host", 1, pid, ("transcription.high",)), pool)
+    presence.sign_in(presence.Identity("relay", "host", 9, 9))
+    answer = client.get("/admin/health")
+    assert (answer.status_code, answer.json()["problems"]) == (200, [])
+    health = answer.json()
+    assert (health["model_pool"]["hits"], health["model_pool"]["hit_rate"]) == (38, 0.95)
+    assert len(health["model_pool"]["loaded"]) == 2
+    assert health["workers"] == {"alive": 1, "concurrency": 2, "busy": 0, "by_queue": {"transcription.high": 2}}
+    assert health["queues"]["transcription.dlq"] == 0
+    assert health["redis"]["used_memory_bytes"] > 0
+    assert health["database"]["pool"]["size"] > 0
+
+
+def test_readiness_wants_database_migrations_and_redis(client: Client) -> None:
+    assert client.get("/health/ready").json() == {
+        "status": "ready", "database": True, "redis": True, "migrations": True,
+    }  # fmt: skip
+    with transaction() as session:
+        session.connection().exec_driver_sql("UPDATE alembic_version SET version_num = '0000'")
+    answer = client.get("/health/ready")
+    assert (answer.status_code, answer.json()["migrations"]) == (503, False)
+    assert client.get("/health/live").status_code == 200
+
+
+KEY = "a-key-for-the-tests-only"
+
+
+@pytest.mark.parametrize("header", [{"Authorization": f"Bearer {KEY}"}, {"X-API-Key": KEY}])
+def test_with_a_key_set_every_route_but_health_needs_it(settings: Settings, header: dict[str, str]) -> None:
+    app = create_app(settings.model_copy(update={"api_key": Settings(api_key=KEY).api_key}))
+    with TestClient(app) as client:
+        assert client.get("/jobs/", headers=header).status_code == 200
+        for wrong in ({}, {"Authorization": "Bearer wrong"}, {"X-API-Key": "wrong"}, {"Authorization": KEY}):
+            refused = client.get("/jobs/", headers=wrong)
+            assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+        assert client.post("/transcribe/", files={"file": ("a.wav", WAV)}).status_code == 401
+        assert client.get("/admin/errors").status_code == 401
+        assert client.get("/health").status_code == 200
+
+
+def test_every_route_is_described_with_an_example(client: Client) -> None:
+    document = client.get("/openapi.json").json()
+    for name, schema in document["components"]["schemas"].items():
+        described = [p for p in schema.get("properties", {}).values() if "examples" in p or "description" in p]
+        refers = [p for p in schema.get("properties", {}).values() if "$ref" in str(p) or "enum" in str(p)]
+        assert described or refers or name in ("HTTPValidationError", "ValidationError", "FieldProblem"), name
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            assert operation.get("description") or operation.get("summary"), path

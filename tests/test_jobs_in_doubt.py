@@ -1,0 +1,130 @@
+"""A COMMIT whose reply is lost may or may not have happened: reading the row again tells, and nothing is written twice."""
+
+from collections.abc import Iterator
+
+import pytest
+from checker import (
+    WORKER,
+    check_invariants,
+    commits_cut,
+    events_of,
+    fail,
+    finish,
+    job_now,
+    letters_of,
+    new_job,
+    other_connection,
+    sign_in,
+    take,
+    taken,
+    wait_over,
+)
+from sqlalchemy import text
+
+import errors
+from config import Settings
+from database import get_engine, transaction
+from jobs import claim as claims
+from jobs import sweep
+from jobs.states import Status
+
+
+@pytest.fixture(autouse=True)
+def books(database: Settings) -> Iterator[None]:
+    yield
+    with transaction() as session:
+        check_invariants(session)
+
+
+in_doubt = pytest.mark.parametrize("after", [False, True], ids=["the COMMIT never arrived", "only its reply was lost"])
+
+
+@in_doubt
+def test_a_finish_in_doubt_is_written_once(database: Settings, after: bool) -> None:
+    fence = taken(database)
+    with commits_cut(after=after) as cuts:
+        assert finish(fence)
+    assert cuts
+    assert job_now(fence.job_id).status == Status.COMPLETED
+
+
+@in_doubt
+def test_a_failure_in_doubt_is_counted_once(database: Settings, after: bool) -> None:
+    fence = taken(database)
+    with commits_cut(after=after) as cuts:
+        assert fail(fence, RuntimeError("x"), database)
+    job = job_now(fence.job_id)
+    assert cuts
+    assert (job.status, job.failures) == (Status.PENDING, 1)
+
+
+@in_doubt
+def test_a_death_in_doubt_makes_one_dead_letter(database: Settings, after: bool) -> None:
+    fence = taken(database)
+    with commits_cut(after=after):
+        assert fail(fence, errors.NoAudioStream("no"), database)
+    assert len(letters_of(fence.job_id)) == 1
+
+
+@in_doubt
+def test_a_release_in_doubt_gives_the_job_back(database: Settings, after: bool) -> None:
+    fence = taken(database)
+    with commits_cut(after=after):
+        assert claims.release(fence, patience_s=5)
+    assert [event.to_status for event in events_of(fence.job_id)] == ["pending", "processing", "pending"]
+
+
+def test_a_write_in_doubt_of_which_nothing_came_does_not_count_a_success_of_somebody_else(database: Settings) -> None:
+    """The connection is cut, and before the second try the job is taken back, taken, and finished by another."""
+    fence = taken(database)
+
+    def meanwhile() -> None:
+        with transaction() as session:
+            session.execute(text("UPDATE transcription_jobs SET lease_until = now() - interval '1 h'"))
+        with transaction() as session:
+            sweep.expire_leases(session, database.model_copy(update={"lease_seconds": 0.001}))
+        wait_over(fence.job_id)
+        assert finish(take(fence.job_id, database).fence, "theirs")
+
+    def write(session: object) -> bool:
+        tries.append(1)
+        if len(tries) == 1:
+            meanwhile()
+            raise errors.Unavailable("cut")
+        return False
+
+    tries: list[int] = []
+    assert claims._durably(fence, Status.COMPLETED, write, 5) is False
+
+
+def test_a_database_that_stays_away_longer_than_the_patience_is_left_to_the_lease(database: Settings) -> None:
+    fence = taken(database)
+    name = get_engine().url.database
+    with other_connection() as cursor:
+        cursor.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = %s",
+            (name,),
+        )
+        try:
+            assert claims.finish(fence, None, patience_s=0) is False  # type: ignore[arg-type]
+        finally:
+            cursor.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+    assert job_now(fence.job_id).status == Status.PROCESSING
+
+
+def test_a_claim_in_doubt_costs_the_job_nothing(database: Settings) -> None:
+    """The child lives and works on; only the reply to its claim was lost. That is no crash of the recording's doing."""
+    job_id = new_job()
+    sign_in(WORKER)
+    with commits_cut(after=True):
+        try:
+            claimed = claims.claim(job_id, claimed_by=WORKER, settings=database)
+        except errors.Unavailable:
+            claimed = None
+    if claimed is None:
+        with transaction() as session:
+            session.execute(text("UPDATE transcription_jobs SET lease_until = now() - interval '1 h'"))
+        with transaction() as session:
+            sweep.expire_leases(session, database.model_copy(update={"lease_seconds": 0.001}))
+    assert job_now(job_id).losses == 0

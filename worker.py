@@ -1,0 +1,104 @@
+"""The worker process: Celery's main, and what each prefork child needs. Drains on SIGTERM.
+
+The parent never loads a model and never touches the GPU: a model loaded before a fork hangs the child for ever.
+"""
+
+import os
+import socket
+import tempfile
+from functools import partial
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from celery import signals
+
+import errors
+from celery_app import app
+from config import Settings, get_settings, set_environment
+from database import init_db
+from telemetry.events import emit
+from telemetry.logs import configure_logs
+
+THREAD_POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def main() -> None:
+    settings = get_settings()
+    configure_logs(level=settings.log_level, fmt=settings.log_format, process="worker")
+    with tempfile.TemporaryDirectory(prefix="whisper-queue-") as folder:
+        drain_file = Path(folder) / "drain"  # exists once this process was told to stop; children look for it
+        _connect_signals(settings, drain_file)
+        set_environment(OMP_WAIT_POLICY="PASSIVE", **dict.fromkeys(THREAD_POOLS, str(settings.threads_per_child)))
+        app.worker_main(_arguments(settings))
+
+
+def _arguments(settings: Settings) -> list[str]:
+    return [
+        "worker",
+        "--pool=prefork",
+        f"--concurrency={settings.celery_concurrency}",
+        f"--queues={','.join(settings.queues)}",
+        f"--hostname=worker-{os.getpid()}@{socket.gethostname()}",
+        f"--loglevel={settings.log_level}",
+        "--without-mingle",
+        "--without-gossip",
+    ]
+
+
+def _connect_signals(settings: Settings, drain_file: Path) -> None:
+    main_pid = os.getpid()
+
+    def drain(**_: Any) -> None:
+        drain_file.touch()
+
+    def prepare_child(**_: Any) -> None:
+        _prepare_child(settings, main_pid, drain_file)
+
+    signals.setup_logging.connect(lambda **_: None, weak=False)  # configure_logs has done it
+    signals.worker_shutting_down.connect(drain, weak=False)
+    signals.worker_process_init.connect(prepare_child, weak=False)
+
+
+def _prepare_child(settings: Settings, main_pid: int, drain_file: Path) -> None:
+    """Build what attempts need: after the fork, and without loading a model unless MODEL_WARMUP asks for it."""
+    import tasks
+    from engines import open_engine
+    from jobs import attempt
+    from jobs.presence import Identity, Presence
+    from model_pool import ModelPool, install
+    from storage import open_storage
+
+    init_db()
+    configure_logs(level=settings.log_level, fmt=settings.log_format, process="worker")
+    engine = open_engine(settings)
+    pool = ModelPool(
+        engine,
+        size=settings.model_pool_size,
+        max_size=settings.model_pool_max_size,
+        memory_bytes=settings.model_pool_memory_mb * 1024**2,
+        allow_smaller=settings.allow_model_fallback,
+    )
+    install(pool)
+    if settings.model_warmup:
+        Thread(target=_warm_up, args=(pool, settings), name="warm-up", daemon=True).start()
+    identity = Identity("worker", socket.gethostname(), main_pid, os.getpid(), settings.queues)
+    presence = Presence(identity, settings, pool.get_stats)
+    presence.start()
+    signals.worker_process_shutdown.connect(lambda **_: presence.stop(), weak=False)
+    batch = settings.batch_size or engine.default_batch()
+    work = attempt.Workplace(settings, open_storage(settings), pool, batch, identity.name, drain_file.exists)
+    tasks.equip(partial(attempt.run, work=work))
+
+
+def _warm_up(pool: Any, settings: Settings) -> None:
+    """A failure here is only told: the first job meets it again and says so to its caller."""
+    try:
+        with pool.acquire_model(settings.whisper_model_size):
+            pass
+    except errors.ServiceError as error:
+        emit("pool.warm_up_failed", reason=str(error))
+
+
+if __name__ == "__main__":
+    main()
