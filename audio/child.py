@@ -20,6 +20,7 @@ from errors import DecoderCrashed
 
 COMPLAINT_BYTES = 4096  # of stderr, the newest, are kept
 PIPE_BYTES = 1 << 20  # 32 s of sound: the child decodes the next window while we are busy with this one
+KILL_S = 10  # a killed process is gone in milliseconds
 PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "LANG")  # all that the child sees of our environment: no key, no secret
 
 
@@ -42,6 +43,7 @@ class Child:
         self._out, self._err = self._process.stdout, self._process.stderr
         self._stall_s = stall_s
         self._complaint = b""
+        self._silent = False  # stderr is closed
         self._waiting = select.poll()
         for pipe in (self._out, self._err):
             self._waiting.register(pipe, select.POLLIN)
@@ -78,8 +80,9 @@ class Child:
         """Wait until it is gone; its exit status, negative: the signal that ended it. Raises DecoderCrashed."""
         deadline = time.monotonic() + self._stall_s
         self._waiting.unregister(self._out)
-        while self._err.fileno() in self._wait(deadline) and self._listen():
-            pass
+        while not self._silent:
+            self._wait(deadline)
+            self._listen()
         try:
             return self._process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
@@ -90,7 +93,8 @@ class Child:
         if self._process.returncode is None:  # not reaped: the number of its group is still its own
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        with suppress(subprocess.TimeoutExpired):  # held by a disk that does not answer: not our wait
+            self._process.wait(KILL_S)
         self._out.close()
         self._err.close()
 
@@ -107,6 +111,7 @@ class Child:
         """Take what is on stderr; False once it is closed."""
         heard = os.read(self._err.fileno(), COMPLAINT_BYTES)
         if not heard:
+            self._silent = True
             self._waiting.unregister(self._err)
         self._complaint = (self._complaint + heard)[-COMPLAINT_BYTES:]
         return bool(heard)

@@ -174,9 +174,8 @@ def _sound_of(container: InputContainer) -> AudioStream:
     for stream in container.streams:
         if stream.index != best.index:
             stream.discard = Discard.all
-    if (
-        getattr(best.codec_context, "name", None) not in CODECS.split()
-    ):  # None: no decoder at all, whatever PyAV's types say
+    decoder = getattr(best.codec_context, "name", None)  # PyAV's types forget that there may be no decoder
+    if decoder not in CODECS.split():
         raise Refusal("undecodable_audio", "The sound is coded in a way that we do not read.")
     best.codec_context.thread_count = 1  # threads are forbidden by now, and slower for sound
     return best

@@ -76,14 +76,15 @@ def speech_regions(
 
 
 def _bare_regions(probabilities: NDArray[np.float32], length: int, threshold: float, min_silence: int) -> list[Region]:
-    leave = max(threshold - HYSTERESIS, 0.01)
+    loud = (probabilities >= threshold).tolist()
+    quiet = (probabilities < max(threshold - HYSTERESIS, 0.01)).tolist()
     regions: list[Region] = []
     start = silent_from = -1  # samples; -1: not in speech, not in a silence within speech
-    for at, probability in zip(range(0, len(probabilities) * FRAME, FRAME), probabilities.tolist(), strict=True):
-        if probability >= threshold:
+    for at, is_loud, is_quiet in zip(range(0, len(loud) * FRAME, FRAME), loud, quiet, strict=True):
+        if is_loud:
             silent_from = -1
             start = at if start < 0 else start
-        elif probability < leave and start >= 0:
+        elif is_quiet and start >= 0:
             silent_from = at if silent_from < 0 else silent_from
             if at - silent_from >= min_silence:
                 regions.append(Region(start, silent_from))

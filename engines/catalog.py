@@ -36,7 +36,7 @@ REPOSITORIES = {
 # Without tokenizer.json faster-whisper fetches one from the hub, even where downloads are off.
 _NEEDED = ("model.bin", "config.json", "tokenizer.json")
 _WANTED = [*_NEEDED, "preprocessor_config.json", "vocabulary.*"]
-_REACH_S = 5.0  # a resolver without a network can take far longer to say so
+_ANSWER_S, _REACH_S = 5.0, 10.0  # a resolver without a network can take far longer to say so
 
 
 def canonical(size: str) -> str:
@@ -72,7 +72,10 @@ def download(size: str, settings: Settings) -> Path:
         raise ModelUnavailable(f"Model '{size}' is not one that can be downloaded.")
     with foreign_errors():
         from huggingface_hub import snapshot_download
+        from huggingface_hub.utils.tqdm import disable_progress_bars
 
+        if not sys.stderr.isatty():  # a worker's log
+            disable_progress_bars()
         token = settings.hf_token.get_secret_value() or None
         snapshot_download(repository, cache_dir=settings.models_dir, token=token, allow_patterns=_WANTED)
     folder = _local(size, settings)
@@ -136,7 +139,7 @@ def _is_reachable(size: str, settings: Settings) -> bool:
 
     def ask() -> None:
         with suppress(Exception):  # refused, unknown, no network: all mean that it cannot be fetched
-            hub.model_info(REPOSITORIES[canonical(size)], timeout=_REACH_S)
+            hub.model_info(REPOSITORIES[canonical(size)], timeout=_ANSWER_S)
             answers.append(True)
 
     asking = threading.Thread(target=ask, daemon=True)
@@ -146,7 +149,7 @@ def _is_reachable(size: str, settings: Settings) -> bool:
 
 
 def main(sizes: list[str]) -> int:
-    """Fetch the sizes named, MODEL_DOWNLOAD or not; without any, print the default one, fetched where that is allowed."""
+    """Fetch the sizes named, MODEL_DOWNLOAD or not. Without any, print the default one, fetched where allowed."""
     settings = get_settings()
     try:
         for size in sizes:
@@ -163,7 +166,8 @@ def main(sizes: list[str]) -> int:
 def _print_default(settings: Settings) -> None:
     size, warning = resolve_default(settings)
     try:
-        locate(size, settings)
+        if warning is None:
+            locate(size, settings)
     except ModelUnavailable as error:
         size, warning = "demo", f"{error} Using the bundled 'demo', which knows few words."
     if warning:

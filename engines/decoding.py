@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from engines import Audio
 
 _WINDOW_S = 30
-_HOP_S = 0.01  # one frame of the spectrogram; nothing shorter can be decoded
+_FRAME_S = 0.01  # of the spectrogram; stock faster-whisper finds nothing in less
 _TIMESTAMP_S = 0.02
 # Stock faster-whisper's defaults, which decide whether one window is silence or is tried again.
 _NO_SPEECH, _LOG_PROBABILITY, _COMPRESSION = 0.6, -1.0, 2.4
@@ -32,8 +32,8 @@ def decode(whisper: "WhisperModel", windows: "Sequence[Audio]", options: DecodeO
     if len(windows) < 2 or options.temperature:
         return [_alone(whisper, window, options) for window in windows]
     results: list[tuple[Segment, ...]] = [()] * len(windows)
-    audible = [index for index, window in enumerate(windows) if len(window)]
-    batch = _batch(whisper, [windows[index] for index in audible], options)
+    audible = [index for index, window in enumerate(windows) if _length_s(window) >= _FRAME_S]
+    batch = _batch(whisper, [windows[index] for index in audible], options) if audible else []
     for index, segments in zip(audible, batch, strict=True):
         results[index] = segments
     return results
@@ -87,7 +87,7 @@ def _batch(whisper: "WhisperModel", windows: "list[Audio]", options: DecodeOptio
     )
     rows: list[list[Segment]] = [[] for _ in windows]
     for one in found:
-        index = int(one.start // _WINDOW_S) if one.seek is None else one.seek // (_WINDOW_S * 100)
+        index = one.seek // (_WINDOW_S * 100)  # frames, where the window begins
         rows[index].append(_segment(one, index * _WINDOW_S))
     return [
         _mended(whisper, window, options, segments, output)
@@ -137,7 +137,7 @@ def _rest(
     whisper: "WhisperModel", window: "Audio", options: DecodeOptions, start_s: float | None
 ) -> tuple[Segment, ...]:
     """The prompt is for the first call of a window only, as in Whisper's own loop."""
-    if start_s is None or _length_s(window) - start_s <= _HOP_S:
+    if start_s is None or _length_s(window) - start_s < _FRAME_S:
         return ()
     rest = window[round(start_s * SAMPLE_RATE) :]
     found = _alone(whisper, rest, replace(options, initial_prompt=None))

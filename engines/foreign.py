@@ -4,6 +4,7 @@ Matched by text, because CTranslate2 raises RuntimeError for everything. Message
 """
 
 import errno
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -94,4 +95,7 @@ def foreign_errors() -> Iterator[None]:
     except Exception as error:
         if type(error).__name__ in _SIGNALS:
             raise
-        raise translate(error) from error
+        ours = translate(error)
+        if isinstance(ours, OutOfMemory):
+            traceback.clear_frames(error.__traceback__)  # they hold arrays and the model: memory must come back now
+        raise ours from error

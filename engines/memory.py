@@ -56,10 +56,12 @@ def model_bytes(model_bin: Path, compute_type: str) -> int:
 
     Growth of a process's memory, measured: 5 to 20 % above this for int8, 30 % for float32 on the CPU.
     """
-    with model_bin.open("rb") as file:
-        return sum(
-            count * weight_bytes(compute_type) if rank > 1 else stored for rank, count, stored in _variables(file)
-        )
+    width = weight_bytes(compute_type)
+    try:
+        with model_bin.open("rb") as file:
+            return sum(count * width if rank > 1 else stored for rank, count, stored in _variables(file))
+    except struct.error:  # a format that we do not know
+        return model_bin.stat().st_size
 
 
 def _variables(file: BinaryIO) -> Iterator[tuple[int, int, int]]:

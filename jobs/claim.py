@@ -88,9 +88,7 @@ def release(fence: Fence, *, patience_s: float) -> bool:
 
     def write(session: Session) -> bool:
         detail = {"reason": "drained"}
-        return bool(
-            move(session, fence.job_id, Status.PROCESSING, Status.PENDING, fence=fence.attempt, detail=detail)
-        )
+        return bool(move(session, fence.job_id, Status.PROCESSING, Status.PENDING, fence=fence.attempt, detail=detail))
 
     return _durably(fence, Status.PENDING, write, patience_s)
 

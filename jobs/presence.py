@@ -1,7 +1,9 @@
 """Signs of life: a row a process, refreshed every few seconds, with what its model pool holds."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from threading import Event, Thread
 from typing import Any
 
@@ -38,8 +40,9 @@ def interval_s(settings: Settings) -> float:
     return min(LONGEST_INTERVAL_S, settings.lease_seconds / 6)
 
 
-def sign_in(identity: Identity, pool: dict[str, Any] | None = None) -> None:
-    changing = {"pool": pool or {}, "seen_at": func.now()}
+def sign_in(identity: Identity, pool: Mapping[str, Any] | None = None) -> None:
+    plain = json.loads(json.dumps(pool or {}, default=datetime.isoformat))
+    changing = {"pool": plain, "seen_at": func.now()}
     row = {"id": identity.name, "kind": identity.kind, "worker": identity.worker, "queues": list(identity.queues)}
     statement = insert(Process).values(**row, **changing)
     with transaction() as session:
@@ -54,7 +57,7 @@ def sign_out(identity: Identity) -> None:
 class Presence:
     """Signs in again and again, on a thread. Where the database is away a sign is missed, nothing more."""
 
-    def __init__(self, identity: Identity, settings: Settings, pool_stats: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, identity: Identity, settings: Settings, pool_stats: Callable[[], Mapping[str, Any]]) -> None:
         self._identity = identity
         self._interval_s = interval_s(settings)
         self._pool_stats = pool_stats

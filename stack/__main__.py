@@ -1,20 +1,21 @@
 """`python -m stack [--verbose]`: everything on this machine, until Ctrl-C. `make run` calls it."""
 
 import argparse
+import signal
 import sys
 from contextlib import suppress
 from dataclasses import replace
 
 from pydantic import ValidationError
 
-from config import Settings, get_settings
+from config import Settings, get_settings, inherited_environment
 from stack.banner import banner
 from stack.home import Home
 from stack.mirror import Mirror
+from stack.plan import Plan, choose_addresses, flower_login
 from stack.postgres import Postgres
-from stack.process import StackError, tail
+from stack.process import StackError, die_with_parent, tail
 from stack.redis import Redis
-from stack.services import Plan, choose_addresses, flower_login
 from stack.state import only_one
 from stack.supervisor import Stopped, Supervisor
 
@@ -30,6 +31,8 @@ def main() -> int:
     parser.add_argument("--verbose", action="store_true", help="show the logs of all services here too")
     parser.add_argument("--fast", action="store_true", help="for tests: a power cut may lose data")
     arguments = parser.parse_args()
+    if "MAKELEVEL" in inherited_environment():
+        die_with_parent(signal.SIGTERM)  # make does not hand on its own death
     try:
         run(get_settings(), verbose=arguments.verbose, durable=not arguments.fast)
     except ValidationError as error:
@@ -65,6 +68,8 @@ def run(settings: Settings, *, verbose: bool = False, durable: bool = True) -> N
                 supervisor.watch()
         except Stopped:
             say("Stopped. The data stays.")
+        finally:
+            home.hand_over()
 
 
 def start_servers(supervisor: Supervisor, plan: Plan, *, durable: bool) -> Plan:

@@ -3,8 +3,8 @@
 from pathlib import Path
 from shlex import quote
 
+from stack.plan import Plan
 from stack.process import ROOT
-from stack.services import Plan
 
 SAMPLES = ROOT / "demo" / "samples"
 DEMO = "demo"  # the model that the repository carries

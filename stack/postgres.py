@@ -157,7 +157,12 @@ class Postgres:
         """Ready when our database answers; makes the database the first time."""
         try:
             return self._has_database()
-        except psycopg2.OperationalError:
+        except psycopg2.OperationalError as error:
+            if "password authentication failed" in str(error):
+                secret = self.home.secret_path("postgres")
+                raise StackError(
+                    f"{secret} is not the password of {self.folder}: restore the one or the other."
+                ) from error
             return False
 
     def _has_database(self) -> bool:

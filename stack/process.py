@@ -60,6 +60,7 @@ class Process:
         self.spec = spec
         self.log = log
         self._child: subprocess.Popen[bytes] | None = None
+        self._is_swept = True  # nothing of its process group is left
 
     @property
     def pid(self) -> int:
@@ -92,6 +93,7 @@ class Process:
                 extra_groups=None if user is None else [],
                 preexec_fn=_dying_with(os.getpid(), self.spec.death_signal),  # noqa: PLW1509 (one thread; prctl only)
             )
+        self._is_swept = False
         return self
 
     def wait_ready(self) -> Self:
@@ -128,11 +130,12 @@ class Process:
 
     def kill(self) -> None:
         """kill -9 for the whole process group, so that no grandchild outlives its parent."""
-        if self._child is None:
+        if self._child is None or self._is_swept:  # once only: later the number may be somebody else's
             return
         with suppress(ProcessLookupError, PermissionError):  # macOS answers EPERM for a group of zombies
             os.killpg(self._child.pid, signal.SIGKILL)
         self._child.wait()
+        self._is_swept = True
 
 
 def _dying_with(parent: int, death_signal: signal.Signals) -> Callable[[], None] | None:
@@ -147,6 +150,11 @@ def _dying_with(parent: int, death_signal: signal.Signals) -> Callable[[], None]
             os._exit(1)
 
     return in_the_child
+
+
+def die_with_parent(death_signal: signal.Signals) -> None:
+    if _libc is not None:
+        _libc.prctl(PR_SET_PDEATHSIG, int(death_signal))
 
 
 def become_reaper() -> None:

@@ -8,8 +8,8 @@ from typing import Self
 
 from config import inherited_environment
 from stack.home import free_port
+from stack.plan import answers
 from stack.process import Process, ServiceSpec
-from stack.services import answers
 from stack.state import SUPERVISOR, Entry, read_state
 
 READY_WITHIN_S = 180

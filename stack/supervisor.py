@@ -6,6 +6,7 @@ One thread, because the kernel ties a child's death signal to the thread that st
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from os import getpid
@@ -21,6 +22,7 @@ FIRST_DELAY_S, LONGEST_DELAY_S = 1.0, 30.0
 CALM_AFTER_S = 60  # a service that ran for this long starts again with the first delay
 HOPELESS_AFTER = 3  # deaths of one service before the stack was ever ready
 ROTATE_EVERY_S = 10
+ECHO_S = 0.3  # signals closer together than this are one
 STAGE_SERVICES = 2  # the embedded servers come before, in stages 0 and 1
 
 
@@ -52,6 +54,7 @@ class Supervisor:
         self._watched: list[Watched] = []
         self._once: list[Process] = []
         self._asked_to_stop = 0
+        self._asked_at = float("-inf")
         self._rotate_at = 0.0
         self._is_up = False
 
@@ -69,7 +72,11 @@ class Supervisor:
         self._state.unlink(missing_ok=True)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._asked_to_stop += 1
+        """One wish may arrive twice: to the process group, and again from make."""
+        now = time.monotonic()
+        if now - self._asked_at > ECHO_S:
+            self._asked_to_stop += 1
+        self._asked_at = now
 
     def add(self, *specs: ServiceSpec) -> None:
         """Start, do not wait. From here on it is restarted when it dies."""
@@ -122,32 +129,40 @@ class Supervisor:
         for watched in self._watched:
             self._look_at(watched, now)
         reap_orphans({process.pid for process in self._processes()})
+        with suppress(OSError):  # a full disk stops no service
+            self._rotate_logs(now)
+            self._mirror()
+
+    def _rotate_logs(self, now: float) -> None:
         if now >= self._rotate_at:
             self._rotate_at = now + ROTATE_EVERY_S
             for watched in self._watched:
                 rotate_running(watched.process.log)
-        self._mirror()
 
     def _look_at(self, watched: Watched, now: float) -> None:
         if watched.process.is_running():
             return
         if watched.due_at is None:
-            self._note_death(watched, now)
+            watched.process.kill()  # its orphans, before a successor starts
+            self._note_death(watched, now, describe(watched.process.exit_code))
         elif now >= watched.due_at:
-            self._start(watched, now)
+            self._start_again(watched, now)
 
-    def _note_death(self, watched: Watched, now: float) -> None:
-        name, code = watched.process.spec.name, watched.process.exit_code
-        watched.process.kill()  # its orphans, before a successor starts
+    def _start_again(self, watched: Watched, now: float) -> None:
+        try:
+            self._start(watched, now)
+        except (StackError, OSError) as error:  # no room on the disk, no memory: try again later
+            self._note_death(watched, now, str(error))
+
+    def _note_death(self, watched: Watched, now: float, reason: str) -> None:
+        name = watched.process.spec.name
         watched.deaths += 1
         if watched.deaths >= HOPELESS_AFTER and not self._is_up:
             watched.process.check_alive()
         if watched.deaths > 1:
             watched.delay_s = next_delay(watched.delay_s, now - watched.started_at)
         watched.due_at = now + watched.delay_s
-        self._say(
-            f"{name} ended ({describe(code)}); starting it again in {watched.delay_s:g} s. See {watched.process.log}"
-        )
+        self._say(f"{name} ended ({reason}); starting it again in {watched.delay_s:g} s. See {watched.process.log}")
         self._write_state()
 
     def _start(self, watched: Watched, now: float) -> None:
@@ -165,7 +180,8 @@ class Supervisor:
     def _write_state(self) -> None:
         running = [process for process in self._processes() if process.is_running()]
         entries = [Entry(process.spec.name, process.pid, process.spec.address) for process in running]
-        write_state(self._state, [Entry(SUPERVISOR, getpid()), *entries])
+        with suppress(OSError):
+            write_state(self._state, [Entry(SUPERVISOR, getpid()), *entries])
 
     def _stop_all(self) -> None:
         longest = max((p.spec.stop_within_s for p in self._processes() if p.is_running()), default=0)
@@ -183,7 +199,8 @@ class Supervisor:
         while time.monotonic() < end and self._asked_to_stop < hurry_at:
             if not any(process.is_running() for process in processes):
                 break
-            self._mirror()
+            with suppress(OSError):
+                self._mirror()
             time.sleep(TICK_S / 4)
         for process in processes:
             process.kill()

@@ -103,7 +103,7 @@ def write_silence_bomb(path: Path, hours: float) -> Path:
             for packet in packets:
                 copy = av.Packet(bytes(packet))
                 copy.stream, copy.time_base = stream, Fraction(1, 8_000)
-                copy.pts = copy.dts = packet.pts + number * 80_000
+                copy.pts = copy.dts = (packet.pts or 0) + number * 80_000
                 container.mux(copy)
     return path
 

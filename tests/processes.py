@@ -9,7 +9,7 @@ import psutil
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], T], within_s: float = 20) -> T:
+def until(condition: Callable[[], T], within_s: float = 30) -> T:
     """The first true value of `condition`."""
     end = time.monotonic() + within_s
     while not (value := condition()):

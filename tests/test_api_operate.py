@@ -14,6 +14,11 @@ from jobs import claim, presence
 from jobs.retry import Cause
 from tests.api_client import WAV, rows
 
+ASKED = (
+    "SELECT model_size, language, task, priority, options, metadata, storage_key, sha256, filename"
+    " FROM transcription_jobs"
+)
+
 
 def dead_job(client: Client, settings: Settings, **options: str) -> str:
     job_id = client.post("/transcribe/", files={"file": ("talk.wav", WAV)}, data=options).json()["job_id"]
@@ -38,12 +43,11 @@ def test_a_failed_job_has_a_dead_letter_that_says_why(client: Client, settings: 
 def test_a_replay_asks_for_all_that_was_asked_for(client: Client, settings: Settings) -> None:
     wanted = {"model_size": "small", "language": "de", "priority": "high", "beam_size": "3", "hotwords": "Wort"}
     job_id = dead_job(client, settings, **wanted)
-    columns = "model_size, language, task, priority, options, metadata, storage_key, sha256, filename"
-    before = rows(f"SELECT {columns} FROM transcription_jobs")
+    before = rows(ASKED)
     (letter,) = client.get("/admin/errors").json()["data"]
     answer = client.post(f"/admin/errors/{letter['id']}/replay")
     assert (answer.status_code, answer.json()["job_id"]) == (202, job_id)
-    assert rows(f"SELECT {columns} FROM transcription_jobs") == before
+    assert rows(ASKED) == before
     assert client.get(f"/transcribe/{job_id}").json()["status"] == "pending"
     assert client.get("/admin/errors", params={"resolved": False}).json()["data"] == []
     assert client.post(f"/admin/errors/{letter['id']}/replay").status_code == 409

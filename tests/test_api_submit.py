@@ -127,7 +127,7 @@ def test_names_from_callers_never_become_paths(client: Client, data_dir: Path) -
         assert "\n" not in job["filename"]
         assert len(job["filename"]) <= 255
     assert len(files_below(data_dir / "audio")) == 4
-    assert not [path for path in data_dir.rglob("*.wav")]
+    assert not list(data_dir.rglob("*.wav"))
 
 
 def test_one_bad_file_does_not_sink_the_batch(client: Client) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Self
 
@@ -80,6 +81,7 @@ class Module:
                 yield node.module or "."
 
 
+@cache
 def our_modules() -> list[Module]:
     files = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
     ours = (file for file in files if not any(part in NOT_OURS or part.startswith(".") for part in file.parts))

@@ -87,14 +87,17 @@ PLAYLISTS = {
 }
 
 
-@pytest.mark.parametrize("playlist", PLAYLISTS.values(), ids=PLAYLISTS)
-def test_no_playlist_is_followed(tmp_path: Path, listening: socket.socket, playlist: str) -> None:
-    """Neither to another file, whose sound would then be a stranger's to hear, nor to an address."""
+@pytest.mark.parametrize("kind", PLAYLISTS)
+def test_no_playlist_is_followed(tmp_path: Path, listening: socket.socket, kind: str) -> None:
+    """Neither to an address, nor to another file, whose sound may be a stranger's."""
     other = tmp_path / "other.wav"
     other.write_bytes(wav_bytes(tone(1, rate=RATE), RATE))
+    targets = [f"http://127.0.0.1:{listening.getsockname()[1]}/a.ts"]
+    if kind in ("hls", "concat"):  # ffmpeg would follow these to a file
+        targets.append(str(other))
     path = tmp_path / "playlist.m3u8"
-    for target in (str(other), f"http://127.0.0.1:{listening.getsockname()[1]}/a.ts"):
-        path.write_text(playlist.format(target=target))
+    for target in targets:
+        path.write_text(PLAYLISTS[kind].format(target=target))
         with pytest.raises(UndecodableAudio), open_audio(path, repair=True) as audio:
             read_all(audio)
     with pytest.raises(BlockingIOError):
@@ -160,19 +163,22 @@ def test_recordings_are_decoded_side_by_side_in_threads(long_recording: Path) ->
 
 
 def test_a_consumer_that_stops_early_leaves_no_process_behind(long_recording: Path) -> None:
-    pipes = len(os.listdir("/proc/self/fd"))
+    pipes = len(list(Path("/proc/self/fd").iterdir()))
     with open_audio(long_recording) as audio:
         next(audio.blocks())
         pid = audio._child.pid
         assert psutil.pid_exists(pid)
     assert is_gone(pid), "killed, and not even a zombie"
-    assert len(os.listdir("/proc/self/fd")) == pipes
+    assert len(list(Path("/proc/self/fd").iterdir())) == pipes
 
 
 def test_a_consumer_that_fails_leaves_no_process_behind(long_recording: Path) -> None:
-    with pytest.raises(ZeroDivisionError), open_audio(long_recording) as audio:
+    def fail(audio: DecodedAudio) -> None:
         next(audio.blocks())
-        raise ZeroDivisionError
+        raise LookupError
+
+    with pytest.raises(LookupError), open_audio(long_recording) as audio:
+        fail(audio)
     assert is_gone(audio._child.pid)
 
 
@@ -226,14 +232,15 @@ def test_a_decoder_that_stalls_is_killed(tmp_path: Path, instead: Callable[[str]
         open_audio(_any(tmp_path), settings=settings, program=program) as audio,
     ):
         read_all(audio)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30
     assert our_children() == []
 
 
 def test_a_stopped_decoder_is_killed_too(long_recording: Path) -> None:
-    with open_audio(long_recording, settings=Settings(decode_stall_seconds=1)) as audio:
+    with open_audio(long_recording) as audio:
         blocks = audio.blocks()
         next(blocks)
+        audio._child._stall_s = 0.2  # only now: to start may take longer on a busy machine
         os.kill(audio._child.pid, signal.SIGSTOP)
         with pytest.raises(DecoderCrashed, match="nothing for"):
             list(blocks)
@@ -247,8 +254,8 @@ def test_a_decoder_that_shows_it_is_working_has_not_stalled(
     body = (
         "print(HEADER, flush=True)\nfor _ in range(20): time.sleep(0.1); os.write(2, b'\\n')\nos.write(1, bytes(32000))"
     )
-    settings = Settings(decode_stall_seconds=1.5)
-    with open_audio(_any(tmp_path), settings=settings, program=instead(body)) as audio:
+    with open_audio(_any(tmp_path), program=instead(body)) as audio:
+        audio._child._stall_s = 1
         assert read_all(audio) == RATE
 
 

@@ -1,6 +1,7 @@
 """Settings: documented, refused when they contradict each other, secret where they are secret."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -41,7 +42,7 @@ def test_the_pools_default_sizes_are_the_owners() -> None:
         ({"port": 70_000}, "port"),
     ],
 )
-def test_contradictions_are_refused_by_name(values: dict[str, object], named: str) -> None:
+def test_contradictions_are_refused_by_name(values: dict[str, Any], named: str) -> None:
     with pytest.raises(ValidationError, match=named):
         Settings(**values)
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import formats
 from models import SegmentRow
+from tests.checker import calm
 from transcript import Segment
 
 CLOCK = r"(\d{2,}):([0-5]\d):([0-5]\d)"
@@ -86,6 +87,7 @@ def rounded(seconds: float) -> int:
     return int(Decimal(str(seconds)) * 1000 + Decimal("0.5"))
 
 
+@calm
 @given(said=segments)
 def test_cues_are_in_order_have_a_length_and_never_overlap(said: list[Segment]) -> None:
     for cues in (read_srt(formats.render_srt(said)), read_vtt(formats.render_vtt(said))):
@@ -94,6 +96,7 @@ def test_cues_are_in_order_have_a_length_and_never_overlap(said: list[Segment]) 
         assert {cue.start for cue in cues} == {rounded(segment.start) for segment in said if spoken(segment)}
 
 
+@calm
 @given(said=segments)
 def test_no_word_is_lost_and_none_is_added(said: list[Segment]) -> None:
     in_order = sorted((segment for segment in said if spoken(segment)), key=lambda segment: rounded(segment.start))
@@ -104,6 +107,7 @@ def test_no_word_is_lost_and_none_is_added(said: list[Segment]) -> None:
     assert formats.render_txt(said).split() == " ".join(map(spoken, said)).split()
 
 
+@calm
 @given(said=segments)
 def test_nothing_in_the_text_of_a_cue_reads_as_markup_or_as_a_time_line(said: list[Segment]) -> None:
     assert not any("-->" in cue.text for cue in read_srt(formats.render_srt(said)))
@@ -111,12 +115,14 @@ def test_nothing_in_the_text_of_a_cue_reads_as_markup_or_as_a_time_line(said: li
         assert not re.search(r"[<>]|-->|&(?!amp;|lt;|gt;)", cue.text)
 
 
+@calm
 @given(said=segments)
 def test_cues_are_numbered_from_one(said: list[Segment]) -> None:
     numbers = [cue.number for cue in read_srt(formats.render_srt(said))]
     assert numbers == [str(number) for number in range(1, len(numbers) + 1)]
 
 
+@calm
 @given(said=segments)
 def test_a_table_has_three_columns_and_a_row_for_every_segment(said: list[Segment]) -> None:
     header, *rows = [line.split("\t") for line in formats.render_tsv(said).split("\n")[:-1]]
@@ -125,11 +131,13 @@ def test_a_table_has_three_columns_and_a_row_for_every_segment(said: list[Segmen
     assert [" ".join(text.split()) for *_, text in rows] == [spoken(segment) for segment in said]
 
 
+@calm
 @given(said=segments)
 def test_plain_text_has_a_line_for_every_segment_that_says_something(said: list[Segment]) -> None:
     assert len(formats.render_txt(said).split("\n")[:-1]) == sum(1 for segment in said if spoken(segment))
 
 
+@calm
 @given(said=st.lists(st.tuples(st.integers(1, 5000), st.integers(1, 5000)), min_size=1))
 def test_times_that_are_in_order_already_are_kept_to_the_millisecond(said: list[tuple[int, int]]) -> None:
     clock, expected = 0, []

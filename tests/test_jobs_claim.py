@@ -5,17 +5,33 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from threading import Barrier
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from checker import (
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+
+import errors
+from config import Settings
+from database import transaction
+from jobs import claim as claims
+from jobs import read
+from jobs.attempt import _Attempt
+from jobs.progress import Fence
+from jobs.retry import Cause
+from jobs.states import Status
+from tests.checker import (
     WORKER,
     check_invariants,
     events_of,
     everything_about,
+    expire,
     fail,
     finish,
     job_in,
     job_now,
+    known_bug,
     letters_of,
     new_job,
     other_connection,
@@ -25,17 +41,6 @@ from checker import (
     wait_over,
     worker_falls_silent,
 )
-from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError
-
-import errors
-from config import Settings
-from database import transaction
-from jobs import claim as claims
-from jobs import read, sweep
-from jobs.progress import Fence
-from jobs.retry import Cause
-from jobs.states import Status
 
 
 @pytest.fixture(autouse=True)
@@ -49,8 +54,7 @@ def second_attempt(settings: Settings) -> tuple[Fence, Fence]:
     """A worker that fell silent, and the one that has its job now."""
     first = taken(settings)
     worker_falls_silent(first.job_id)
-    with transaction() as session:
-        assert sweep.expire_leases(session, settings.model_copy(update={"lease_seconds": 0.001})) == 1
+    assert expire(settings) == 1
     wait_over(first.job_id)
     return first, take(first.job_id, settings).fence
 
@@ -97,12 +101,12 @@ def test_a_doorbell_that_rings_twice_is_a_no_op(database: Settings) -> None:
     assert everything_about(fence.job_id) == before
 
 
-@pytest.mark.parametrize("status", [Status.PROCESSING, Status.COMPLETED, Status.FAILED, Status.CANCELLED])
-def test_only_a_waiting_job_can_be_claimed(database: Settings, status: Status) -> None:
-    job = job_in(status, database)
-    before = everything_about(job.id)
-    assert claims.claim(job.id, claimed_by=WORKER, settings=database) is None
-    assert everything_about(job.id) == before
+def test_only_a_waiting_job_can_be_claimed(database: Settings) -> None:
+    for status in set(Status) - {Status.PENDING}:
+        job = job_in(status, database)
+        before = everything_about(job.id)
+        assert claims.claim(job.id, claimed_by=WORKER, settings=database) is None
+        assert everything_about(job.id) == before
 
 
 def test_a_doorbell_for_a_job_that_is_gone_is_a_no_op(database: Settings) -> None:
@@ -125,11 +129,24 @@ def test_the_first_start_of_a_job_is_remembered_over_its_attempts(database: Sett
     assert job_now(first.job_id).started_at == started[0]
 
 
+def checkpoint(fence: Fence, settings: Settings) -> bool:
+    """Of an attempt that has nothing but its fence."""
+    row = {"job_id": fence.job_id, "number": 0, "start": 0, "end": 1, "text": "stale", "tokens": [], "words": None}
+    measures = dict.fromkeys(("avg_logprob", "no_speech_prob", "compression_ratio", "temperature"), 0.0)
+    mine: Any = SimpleNamespace(_fence=fence, _work=SimpleNamespace(settings=settings))
+    try:
+        _Attempt._write(mine, [{**row, **measures}], position_s=1.0)
+    except errors.LeaseLost:
+        return False
+    return True
+
+
 WRITES: dict[str, Callable[[Fence, Settings], bool]] = {
     "finish": lambda fence, _: finish(fence, "stale"),
     "fail": lambda fence, settings: fail(fence, RuntimeError("stale"), settings),
     "fail for good": lambda fence, settings: fail(fence, errors.NoAudioStream("stale"), settings),
     "release": lambda fence, _: claims.release(fence, patience_s=1),
+    "checkpoint": checkpoint,
 }
 
 
@@ -142,22 +159,30 @@ def test_a_worker_whose_attempt_is_old_cannot(database: Settings, write: str) ->
     assert finish(second)
 
 
-@pytest.mark.parametrize("write", WRITES)
-def test_a_worker_whose_job_was_taken_back_and_waits_cannot(database: Settings, write: str) -> None:
+def test_a_worker_whose_job_waits_again_can_write_nothing_more(database: Settings) -> None:
     fence = taken(database)
     assert claims.release(fence, patience_s=1)
     before = everything_about(fence.job_id)
-    assert WRITES[write](fence, database) is False
+    for write in WRITES.values():
+        assert write(fence, database) is False
     assert everything_about(fence.job_id) == before
 
 
 @pytest.mark.parametrize("status", [Status.COMPLETED, Status.FAILED])
-@pytest.mark.parametrize("write", WRITES)
-def test_an_attempt_that_has_ended_cannot(database: Settings, write: str, status: Status) -> None:
+def test_an_attempt_that_has_ended_can_write_nothing_more(database: Settings, status: Status) -> None:
     job = job_in(status, database)
     before = everything_about(job.id)
-    assert WRITES[write](Fence(job.id, job.attempt), database) is False
+    for write in WRITES.values():
+        assert write(Fence(job.id, job.attempt), database) is False
     assert everything_about(job.id) == before
+
+
+def test_a_checkpoint_of_the_running_attempt_is_kept(database: Settings) -> None:
+    fence = taken(database)
+    assert checkpoint(fence, database)
+    with transaction() as session:
+        assert [row.text for row in read.segments(session, fence.job_id)] == ["stale"]
+    assert job_now(fence.job_id).position_s == 1
 
 
 def test_a_finish_writes_status_and_result_together(database: Settings) -> None:
@@ -232,24 +257,21 @@ def test_a_success_after_a_failure_is_no_error(database: Settings) -> None:
     assert (job.error_code, job.error_message, job.failures) == (None, None, 1)
 
 
-@pytest.mark.parametrize(
-    "error", [RuntimeError("/srv/secret.wav"), OSError(13, "denied", "/srv/secret"), KeyError("pw")]
-)
-def test_the_text_of_a_foreign_error_is_for_the_operator_only(database: Settings, error: BaseException) -> None:
-    fence = taken(database)
-    fail(fence, error, database.model_copy(update={"max_failures": 1}))
-    (letter,) = letters_of(fence.job_id)
-    told = (
-        f"{job_now(fence.job_id).error_message} {letter.message} {[event.detail for event in events_of(fence.job_id)]}"
-    )
-    assert not any(word in told for word in ("secret", "denied", "pw"))
-    assert type(error).__name__ in (letter.stack_trace or "")
+def test_the_text_of_a_foreign_error_is_for_the_operator_only(database: Settings) -> None:
+    for error in (RuntimeError("/srv/secret.wav"), OSError(13, "secret", "/srv/secret"), KeyError("secret")):
+        fence = taken(database)
+        fail(fence, error, database.model_copy(update={"max_failures": 1}))
+        (letter,) = letters_of(fence.job_id)
+        details = [event.detail for event in events_of(fence.job_id)]
+        assert "secret" not in f"{job_now(fence.job_id).error_message} {letter.message} {details}"
+        assert type(error).__name__ in (letter.stack_trace or "")
 
 
 def test_what_callers_are_told_has_an_end(database: Settings) -> None:
     assert len(claims.describe(errors.EngineError("x" * 10_000)).message) == claims.MAX_MESSAGE
 
 
+@known_bug("R4: PostgreSQL's text has no NUL and no half surrogates; _bury and _try_again pass them on")
 @pytest.mark.parametrize("message", ["a\0b", "\ud800"], ids=["NUL", "half a surrogate"])
 def test_a_failure_is_recorded_whatever_its_text_holds(database: Settings, message: str) -> None:
     """PostgreSQL cannot store these: the failure must still be counted, or the job is taken for lost."""
@@ -258,5 +280,6 @@ def test_a_failure_is_recorded_whatever_its_text_holds(database: Settings, messa
     assert letters_of(fence.job_id)
 
 
+@known_bug("R10: describe() takes every TimeoutError, also a socket's, for the deadline")
 def test_a_network_timeout_is_not_called_a_passed_deadline(database: Settings) -> None:
     assert claims.describe(TimeoutError("timed out")).code != "hung"

@@ -5,22 +5,22 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import dedent
-from threading import Event
 from time import monotonic
 from typing import Any
 
 import pytest
-from checker import check_invariants, finish, job_now, move_back, other_connection, taken
 
 import errors
 from config import Settings, inherited_environment
-from database import get_engine, transaction
+from database import transaction
 from jobs import progress
 from jobs.cancel import cancel, purge
 from jobs.progress import LEAVE_CODE, Fence, Heartbeat
+from tests.checker import check_invariants, database_away, finish, job_now, move_back, taken
+from tests.processes import until
 
 ROOT = Path(__file__).parents[1]
-LEASE_S = 6.0  # beats every 1.5 s; far above any pause of a busy machine, since the watchdog is real
+LEASE_S = 60.0
 
 
 @pytest.fixture(autouse=True)
@@ -32,22 +32,15 @@ def books(database: Settings) -> Iterator[None]:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beats ten times a second; a deaf main thread has half a second."""
+    """Beats ten times a second; a deaf main thread has half a second. The watchdog is for processes of their own."""
     monkeypatch.setattr(progress, "LONGEST_BEAT_S", 0.1)
     monkeypatch.setattr(progress, "GRACE_S", 0.5)
+    monkeypatch.setattr(Heartbeat, "_arm_watchdog", lambda _: None)
 
 
 def heartbeat(fence: Fence, *, lease_s: float = LEASE_S, **answers: Any) -> Heartbeat:
-    quiet = {"is_draining": lambda: False, "on_overdue": lambda: None, "leave": lambda code: None}
+    quiet = {"is_draining": bool, "on_overdue": bool, "leave": bool}
     return Heartbeat(fence, lease_s=lease_s, **{**quiet, **answers})
-
-
-def until(is_true: Callable[[], object], seconds: float = 15) -> None:
-    """Poll with a deadline."""
-    end = monotonic() + seconds
-    while not is_true():
-        assert monotonic() < end, "it never came"
-        Event().wait(0.01)
 
 
 def raises(error: type[BaseException], beat: Heartbeat) -> Callable[[], bool]:
@@ -96,7 +89,7 @@ def test_a_purged_job_is_a_lost_lease(quick: None, database: Settings) -> None:
         until(raises(errors.LeaseLost, beat), 5)
 
 
-def test_a_draining_worker_is_told_at_the_next_check(database: Settings) -> None:
+def test_a_draining_worker_is_told_at_the_next_check(quick: None, database: Settings) -> None:
     with heartbeat(taken(database), is_draining=lambda: True) as beat, pytest.raises(errors.Draining):
         beat.check()
 
@@ -143,26 +136,12 @@ def test_a_deadline_that_has_not_passed_ends_nothing(quick: None, database: Sett
     assert not told
 
 
-def database_away() -> None:
-    with other_connection() as cursor:
-        name = get_engine().url.database
-        cursor.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-        cursor.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()",
-            (name,),
-        )
-
-
-def test_no_database_for_a_lease_is_a_lost_lease_and_before_that_it_is_not(
-    quick: None, database: Settings, postgres: Any
-) -> None:
+def test_no_database_for_a_lease_is_a_lost_lease_and_before_that_it_is_not(quick: None, database: Settings) -> None:
     fence = taken(database)
-    name = get_engine().url.database
     with heartbeat(fence, lease_s=3) as beat:
-        database_away()
-        beat.check()
-        until(raises(errors.LeaseLost, beat), 10)
-        postgres._run("ALTER DATABASE {} ALLOW_CONNECTIONS true", name)
+        with database_away():
+            beat.check()
+            until(raises(errors.LeaseLost, beat), 10)
         until(lambda: not raises(errors.LeaseLost, beat)(), 10)  # nobody took the job: it goes on
 
 

@@ -11,11 +11,12 @@ import pytest
 
 from config import Settings
 from stack.home import Home
+from stack.plan import Plan, choose_addresses, flower_login
 from stack.process import Process
 from stack.redis import Redis
-from stack.services import Plan, choose_addresses, flower_login
 from tests.processes import until
 
+pytestmark = pytest.mark.xdist_group("flower")  # so that it is started once
 ORDERS = (
     "/api/worker/shutdown/celery@here",
     "/api/worker/pool/grow/celery@here",

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import psutil
 import pytest
 
 from stack.state import Entry, read_state
-from stack.supervisor import describe, next_delay
+from stack.supervisor import ECHO_S, describe, next_delay
 from tests.processes import is_gone, until
 
 DRIVER = """
@@ -36,7 +37,12 @@ except Stopped:
     pass
 """
 SLEEPER = "import time; time.sleep(600)"
-STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+STUBBORN = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+open(sys.argv[1] + "/deaf", "w").close()
+time.sleep(600)
+"""
 PARENT = "import subprocess, time; subprocess.Popen(['sleep', '600']); time.sleep(600)"
 ORPHANER = "import subprocess, time; subprocess.Popen('sleep 0.2 & sleep 0.1', shell=True).wait(); time.sleep(600)"
 GIVES_NOTICE = """
@@ -50,14 +56,25 @@ open(sys.argv[1] + "/{}-listens", "w").close()
 time.sleep(600)
 """
 
+LINGERS = """
+import signal, sys, time
+def leave(*_):
+    time.sleep(1)
+    open(sys.argv[1] + "/finished", "w").close()
+    sys.exit()
+signal.signal(signal.SIGTERM, leave)
+open(sys.argv[1] + "/listens", "w").close()
+time.sleep(600)
+"""
+
 Start = Callable[..., "Run"]
 
 
 class Run:
     def __init__(self, folder: Path, services: list[dict[str, object]]) -> None:
         self.folder = folder
-        command = (sys.executable, "-c", DRIVER, str(folder), json.dumps(services))
-        self.driver = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        command = (sys.executable, "-u", "-c", DRIVER, str(folder), json.dumps(services))
+        self.driver = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, bufsize=1)
         until((folder / "up").exists)
 
     def entries(self) -> dict[str, Entry]:
@@ -136,6 +153,7 @@ def test_what_was_started_last_is_stopped_first(start: Start, data_dir: Path) ->
 def test_who_does_not_stop_in_time_is_killed(start: Start) -> None:
     run = start({"name": "worker", "code": STUBBORN, "stop_within_s": 0.3})
     pid = run.pid("worker")
+    until((run.folder / "deaf").exists)
     run.stop()
     assert is_gone(pid)
 
@@ -143,8 +161,10 @@ def test_who_does_not_stop_in_time_is_killed(start: Start) -> None:
 def test_a_second_ctrl_c_hurries(start: Start) -> None:
     run = start({"name": "worker", "code": STUBBORN, "stop_within_s": 600, "stage": 3})
     pid = run.pid("worker")
+    until((run.folder / "deaf").exists)
     run.driver.send_signal(signal.SIGINT)
     until(lambda: "Stopping" in (run.driver.stdout.readline() if run.driver.stdout else ""))
+    time.sleep(ECHO_S * 1.5)  # sooner, it would be taken for an echo
     run.driver.send_signal(signal.SIGINT)
     assert run.driver.wait(10) == 0
     assert is_gone(pid)
@@ -170,6 +190,29 @@ def test_orphans_are_collected_where_process_1_does_not(start: Start) -> None:
     supervisor = psutil.Process(run.driver.pid)
     until(lambda: len(supervisor.children()) > 1)
     until(lambda: [child.pid for child in supervisor.children()] == [run.pid("worker")])
+
+
+def test_a_wish_that_arrives_twice_at_once_is_one_wish(start: Start, data_dir: Path) -> None:
+    run = start({"name": "worker", "code": LINGERS, "stop_within_s": 20, "stage": 3})
+    until((data_dir / "listens").exists)
+    run.driver.send_signal(signal.SIGTERM)
+    run.driver.send_signal(signal.SIGINT)
+    assert run.driver.wait(20) == 0
+    assert (data_dir / "finished").exists()
+
+
+def test_what_cannot_be_started_again_now_is_tried_later_and_the_others_stay(start: Start, data_dir: Path) -> None:
+    run = start({"name": "worker", "code": SLEEPER}, {"name": "relay", "code": SLEEPER})
+    worker, relay = run.pid("worker"), run.pid("relay")
+    logs = (data_dir / "logs").rename(data_dir / "away")
+    (data_dir / "logs").touch()  # no folder to write a log to
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: "worker ended" in (run.driver.stdout.readline() if run.driver.stdout else ""))
+    until(lambda: "worker ended" in (run.driver.stdout.readline() if run.driver.stdout else ""))
+    (data_dir / "logs").unlink()
+    logs.rename(data_dir / "logs")
+    assert run.pid("worker") != worker
+    assert run.pid("relay") == relay
 
 
 def test_what_dies_from_the_start_is_given_up_with_the_end_of_its_log(data_dir: Path) -> None:

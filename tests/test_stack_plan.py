@@ -10,8 +10,8 @@ import pytest
 from config import Settings
 from stack.banner import banner
 from stack.home import Home, free_port
+from stack.plan import Addresses, Plan, choose_addresses, flower_login, reachable
 from stack.process import ROOT, StackError
-from stack.services import Addresses, Plan, choose_addresses, flower_login, reachable
 
 Configure = Callable[..., Settings]
 

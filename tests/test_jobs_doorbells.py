@@ -1,0 +1,280 @@
+"""Doorbells: the right ones, in order, again when nobody answers, and never more of them than the windows hold."""
+
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from itertools import product
+
+import pytest
+from sqlalchemy import text
+
+from config import Settings
+from database import transaction
+from jobs import claim as claims
+from jobs import presence, routing, sweep
+from jobs.dead import mark_notified
+from jobs.states import Status
+from jobs.submit import JobRequest, Upload, submit
+from jobs.sweep import Doorbell
+from tests.checker import (
+    check_invariants,
+    fail,
+    finish,
+    known_bug,
+    letters_of,
+    many_jobs,
+    move_back,
+    new_job,
+    sign_in,
+    take,
+    taken,
+    wait_over,
+)
+
+
+@pytest.fixture(autouse=True)
+def books(database: Settings) -> Iterator[None]:
+    yield
+    with transaction() as session:
+        check_invariants(session)
+
+
+class Queues:
+    """Redis as the relay sees it: lists of doorbells."""
+
+    def __init__(self) -> None:
+        self.rung: list[Doorbell] = []
+
+    def length(self, queue: str) -> int:
+        return sum(1 for doorbell in self.rung if doorbell.queue == queue)
+
+    def tick(self, settings: Settings) -> list[Doorbell]:
+        """The doorbells of one tick, in order."""
+        before = len(self.rung)
+        with transaction() as session:
+            sweep.ring_waiting(session, settings, queue_length=self.length, ring=self.rung.append)
+        return self.rung[before:]
+
+    def are_emptied(self) -> None:
+        """Workers took every doorbell, or Redis lost them."""
+        self.rung.clear()
+
+
+def doorbells_ring_long_ago(seconds: float = 3600) -> None:
+    with transaction() as session:
+        session.execute(
+            text("UPDATE transcription_jobs SET published_at = published_at - :s * interval '1 s'"), {"s": seconds}
+        )
+
+
+def ids(doorbells: list[Doorbell], queue: str) -> list[uuid.UUID]:
+    return [doorbell.job_id for doorbell in doorbells if doorbell.queue == queue]
+
+
+def test_a_doorbell_names_the_job_and_the_attempt_that_its_claim_will_make(database: Settings) -> None:
+    job_id = new_job()
+    assert Queues().tick(database) == [Doorbell(routing.NORMAL, job_id, 1)]
+    fence = take(job_id, database).fence
+    fail(fence, RuntimeError("x"), database)
+    wait_over(job_id)
+    assert Queues().tick(database) == [Doorbell(routing.RETRY, job_id, 2)]
+
+
+@pytest.mark.parametrize(("priority", "retrying"), list(product(("high", "normal"), (False, True))))
+def test_the_queue_in_sql_is_the_queue_of_the_routing_table(database: Settings, priority: str, retrying: bool) -> None:
+    many_jobs(1, priority=priority, retrying=retrying)
+    (doorbell,) = Queues().tick(database)
+    assert doorbell.queue == routing.queue_for(priority=priority, retrying=retrying)
+
+
+def test_queues_stay_within_their_windows_however_many_jobs_wait(database: Settings) -> None:
+    for priority in ("high", "normal"):
+        many_jobs(1000, priority=priority)
+    many_jobs(1000, retrying=True)
+    queues = Queues()
+    queues.tick(database)
+    counts = Counter(doorbell.queue for doorbell in queues.rung)
+    assert counts == dict.fromkeys((routing.HIGH, routing.NORMAL, routing.RETRY), sweep.SMALLEST_WINDOW)
+    assert len({doorbell.job_id for doorbell in queues.rung}) == 3 * sweep.SMALLEST_WINDOW
+    assert queues.tick(database) == []
+    doorbells_ring_long_ago()
+    assert queues.tick(database) == []
+
+
+@known_bug("R5: UPDATE ... WHERE id IN (SELECT ... LIMIT ... FOR UPDATE)")
+def test_a_window_holds_whatever_plan_the_database_chooses(database: Settings) -> None:
+    """With stale statistics PostgreSQL may run the subquery of an IN again for each row, LIMIT and all."""
+    many_jobs(50)
+    queues = Queues()
+    with transaction() as session:
+        for method in ("hashjoin", "mergejoin", "hashagg", "sort", "material"):
+            session.execute(text(f"SET LOCAL enable_{method} = off"))
+        sweep.ring_waiting(session, database, queue_length=queues.length, ring=queues.rung.append)
+    assert len(queues.rung) == sweep.SMALLEST_WINDOW
+
+
+def test_a_window_is_two_doorbells_for_every_child_that_lives(database: Settings) -> None:
+    many_jobs(100)
+    for number in range(5):
+        sign_in(f"host:1:{number}")
+    sign_in("host:1:99", seconds_ago=3600)
+    assert len(Queues().tick(database)) == 10
+
+
+def test_a_relay_is_no_child_that_could_work(database: Settings) -> None:
+    many_jobs(100)
+    for number in range(5):
+        presence.sign_in(presence.Identity("relay", "host", 1, number))
+    assert len(Queues().tick(database)) == sweep.SMALLEST_WINDOW
+
+
+def test_a_place_that_becomes_free_goes_to_the_next_job(database: Settings) -> None:
+    job_ids = many_jobs(10)
+    queues = Queues()
+    queues.tick(database)
+    first = queues.rung.pop(0)
+    take(first.job_id, database)
+    assert [doorbell.job_id for doorbell in queues.tick(database)] == [job_ids[sweep.SMALLEST_WINDOW]]
+
+
+@pytest.mark.parametrize("priority", ["high", "normal"])
+def test_who_came_first_is_rung_first(database: Settings, priority: str) -> None:
+    job_ids = many_jobs(4, priority=priority)
+    assert [doorbell.job_id for doorbell in Queues().tick(database)] == job_ids
+
+
+@known_bug("R7: now() is the same for all rows of a transaction, and ids are random")
+def test_recordings_of_one_request_are_rung_in_the_order_in_which_they_were_sent(database: Settings) -> None:
+    """They are inserted in one transaction."""
+    with transaction() as session:
+        job_ids = [submit(session, Upload(f"{n}", "k", 1, ""), JobRequest("tiny")).id for n in range(4)]
+    assert [doorbell.job_id for doorbell in Queues().tick(database)] == job_ids
+
+
+def test_a_job_that_is_not_due_gets_no_doorbell(database: Settings) -> None:
+    job_id = new_job()
+    with transaction() as session:
+        move_back(session, job_id, -10, "run_at")
+    assert Queues().tick(database) == []
+
+
+@pytest.mark.parametrize("status", [Status.PROCESSING, Status.COMPLETED])
+def test_a_job_that_does_not_wait_gets_no_doorbell(database: Settings, status: Status) -> None:
+    fence = taken(database)
+    if status is Status.COMPLETED:
+        finish(fence)
+    assert Queues().tick(database) == []
+
+
+def test_a_doorbell_that_nobody_answered_is_rung_again_after_a_while_and_not_before(database: Settings) -> None:
+    job_id = new_job()
+    queues = Queues()
+    assert ids(queues.tick(database), routing.NORMAL) == [job_id]
+    queues.are_emptied()
+    doorbells_ring_long_ago(database.republish_seconds - 20)
+    assert queues.tick(database) == []
+    doorbells_ring_long_ago(20)
+    assert ids(queues.tick(database), routing.NORMAL) == [job_id]
+
+
+def test_a_job_that_was_given_back_is_rung_again_at_once(database: Settings) -> None:
+    job_id = new_job()
+    queues = Queues()
+    queues.tick(database)
+    claims.release(take(job_id, database).fence, patience_s=1)
+    assert [doorbell.attempt for doorbell in queues.tick(database)] == [2]
+
+
+def test_doorbells_that_could_not_be_rung_are_not_marked_as_rung(database: Settings) -> None:
+    job_ids = many_jobs(3)
+
+    def ring(doorbell: Doorbell) -> None:
+        if doorbell.job_id == job_ids[1]:
+            raise ConnectionError
+
+    with pytest.raises(ConnectionError), transaction() as session:
+        sweep.ring_waiting(session, database, queue_length=lambda _: 0, ring=ring)
+    assert ids(Queues().tick(database), routing.NORMAL) == job_ids
+
+
+def test_what_two_relays_ring_at_once_is_shared_between_them_and_never_waited_for(database: Settings) -> None:
+    job_ids = many_jobs(6)
+    one, two = Queues(), Queues()
+    with transaction() as session:
+        sweep.ring_waiting(session, database, queue_length=one.length, ring=one.rung.append)
+        two.tick(database)
+    assert [doorbell.job_id for doorbell in one.rung + two.rung] == job_ids
+
+
+# Ageing
+
+
+def test_normal_jobs_that_waited_long_get_their_share_of_the_high_queue_and_never_more(database: Settings) -> None:
+    aged = many_jobs(100, waiting_s=database.promote_after_seconds)
+    urgent = many_jobs(100, priority="high")
+    queues = Queues()
+    share = sweep.SMALLEST_WINDOW // routing.AGED_SHARE
+    for tick in range(1, 4):
+        high = ids(queues.tick(database), routing.HIGH)
+        assert len([job_id for job_id in high if job_id in aged]) == (share if tick == 1 else 0)
+        assert len([job_id for job_id in high if job_id in urgent]) == (sweep.SMALLEST_WINDOW if tick == 1 else 0)
+
+
+def test_the_share_of_the_aged_is_free_again_when_one_of_them_is_taken(database: Settings) -> None:
+    aged = many_jobs(20, waiting_s=database.promote_after_seconds)
+    queues = Queues()
+    (first,) = ids(queues.tick(database), routing.HIGH)
+    queues.rung = [doorbell for doorbell in queues.rung if doorbell.queue != routing.HIGH]
+    take(first, database)
+    (second,) = ids(queues.tick(database), routing.HIGH)
+    assert {first, second} < set(aged)
+
+
+def test_normal_jobs_that_have_not_waited_long_stay_in_their_queue(database: Settings) -> None:
+    many_jobs(3, waiting_s=database.promote_after_seconds - 20)
+    assert {doorbell.queue for doorbell in Queues().tick(database)} == {routing.NORMAL}
+
+
+def test_a_full_high_queue_takes_no_aged_job_either(database: Settings) -> None:
+    many_jobs(20, waiting_s=database.promote_after_seconds)
+    queues = Queues()
+    queues.rung = [Doorbell(routing.HIGH, uuid.uuid4(), 1)] * sweep.SMALLEST_WINDOW
+    assert ids(queues.tick(database), routing.HIGH) == []
+
+
+@known_bug("R3: only normal jobs are promoted")
+def test_retried_jobs_that_waited_long_do_not_starve_behind_the_others(database: Settings) -> None:
+    """A worker takes the retry queue last: while normal jobs keep coming it would never get there."""
+    many_jobs(5, retrying=True, waiting_s=10 * database.promote_after_seconds)
+    assert {doorbell.queue for doorbell in Queues().tick(database)} > {routing.RETRY}
+
+
+# Dead letters
+
+
+def dead_letters(count: int, settings: Settings) -> set[uuid.UUID]:
+    found = set()
+    for job_id in many_jobs(count):
+        fail(take(job_id, settings).fence, RuntimeError("x"), settings.model_copy(update={"max_failures": 1}))
+        found.add(letters_of(job_id)[0].id)
+    return found
+
+
+def ring_letters(waiting: int) -> list[uuid.UUID]:
+    rung: list[uuid.UUID] = []
+    with transaction() as session:
+        sweep.ring_dead_letters(session, queue_length=lambda _: waiting, ring=rung.append)
+    return rung
+
+
+def test_dead_letters_are_told_a_window_at_a_time_and_each_until_somebody_has_noted_it(database: Settings) -> None:
+    letters = dead_letters(2 * sweep.SMALLEST_WINDOW + 1, database)
+    first = ring_letters(0)
+    assert len(first) == 2 * sweep.SMALLEST_WINDOW
+    assert ring_letters(len(first)) == []
+    assert ring_letters(0) == first
+    with transaction() as session:
+        assert all(mark_notified(session, letter) for letter in first)
+    assert set(ring_letters(0)) == letters - set(first)
+    with transaction() as session:
+        assert not any(mark_notified(session, letter) for letter in first)

@@ -1,0 +1,124 @@
+"""Signs of life: a process is there while it signs in, and nobody is taken for somebody else."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import select, text
+
+from config import Settings
+from database import transaction
+from jobs.presence import Identity, Presence, interval_s, sign_in, sign_out
+from models import Process
+from tests.checker import (
+    check_invariants,
+    database_away,
+    expire,
+    job_now,
+    known_bug,
+    new_job,
+    take,
+    worker_falls_silent,
+)
+from tests.processes import until
+
+CHILD = Identity("worker", "host", 1, 7, ("transcription.high",))
+
+
+@pytest.fixture(autouse=True)
+def books(database: Settings) -> Iterator[None]:
+    yield
+    with transaction() as session:
+        check_invariants(session)
+
+
+@pytest.fixture
+def often(database: Settings) -> Settings:
+    """Signs twenty times a second."""
+    return database.model_copy(update={"lease_seconds": 0.3})
+
+
+def signs() -> dict[str, Any]:
+    with transaction() as session:
+        return {process.id: process for process in session.scalars(select(Process))}
+
+
+def test_a_process_is_one_row_however_often_it_signs(database: Settings) -> None:
+    sign_in(CHILD)
+    first = signs()[CHILD.name]
+    sign_in(CHILD, {"loaded": 1})
+    second = signs()[CHILD.name]
+    assert len(signs()) == 1
+    assert (second.kind, second.worker, second.queues) == ("worker", CHILD.worker, ["transcription.high"])
+    assert second.pool == {"loaded": 1}
+    assert second.seen_at > first.seen_at
+
+
+def test_siblings_share_a_worker_and_strangers_do_not(database: Settings) -> None:
+    assert Identity("worker", "host", 1, 8).worker == CHILD.worker
+    assert Identity("worker", "host", 2, 7).worker != CHILD.worker != Identity("worker", "other", 1, 7).worker
+
+
+def test_who_leaves_in_order_signs_out(often: Settings) -> None:
+    presence = Presence(CHILD, often, dict)
+    presence.start()
+    until(signs)
+    presence.stop()
+    assert signs() == {}
+    sign_out(CHILD)  # twice is a no-op
+
+
+def test_signs_go_on_after_an_absence_of_the_database(often: Settings) -> None:
+    presence = Presence(CHILD, often, dict)
+    presence.start()
+    until(signs)
+    with database_away():
+        pass
+    with transaction() as session:
+        session.execute(text("UPDATE processes SET seen_at = now() - interval '1 h'"))
+        before = session.scalar(select(Process.seen_at))
+    until(lambda: signs()[CHILD.name].seen_at > before)
+    presence.stop()
+
+
+def test_a_child_signs_several_times_in_half_a_lease(database: Settings) -> None:
+    """Half a lease of silence is what the relay takes for death."""
+    for lease_s in (0.5, 3, 30, 600):
+        assert 2 * interval_s(database.model_copy(update={"lease_seconds": lease_s})) < lease_s / 2
+
+
+@known_bug("R8: an exception of the pool's statistics ends the thread, and the child looks dead")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_child_whose_statistics_fail_is_still_alive(often: Settings) -> None:
+    calls: list[int] = []
+
+    def stats() -> dict[str, Any]:
+        calls.append(1)
+        if len(calls) == 1:
+            raise RuntimeError("no statistics today")
+        return {}
+
+    presence = Presence(CHILD, often, stats)
+    presence.start()
+    try:
+        until(signs, 2)
+    finally:
+        presence.stop()
+
+
+@known_bug("R1: in a container the pids are the same after a restart, and so is the host's name")
+def test_a_worker_that_was_started_anew_is_not_the_sibling_of_its_predecessor(database: Settings) -> None:
+    """The whole container was killed and restarted: that is no fault of the job."""
+    before = Identity("worker", "container", 1, 7)
+    sign_in(before)
+    job_id = new_job()
+    take(job_id, database, worker=before.name)
+    after = Identity("worker", "container", 1, 7)
+    worker_falls_silent(job_id)
+    sign_in(after)
+    with transaction() as session:
+        session.execute(
+            text("UPDATE processes SET seen_at = now() + interval '1 h' WHERE id = :id"), {"id": after.name}
+        )
+    expire(database)
+    assert (job_now(job_id).losses, job_now(job_id).infra_losses) == (0, 1)

@@ -1,0 +1,249 @@
+"""A stored recording is whole, durable and private, and a key leads nowhere else."""
+
+import os
+import resource
+import signal
+import stat
+import subprocess
+import sys
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from config import Settings
+from errors import FileMissing, StorageError, StorageFull
+from storage import Storage, is_key, new_key, open_storage
+from storage.local import translated_errors
+
+ROOT = Path(__file__).parents[1]
+CONTENT = os.urandom(100_000)
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return open_storage(Settings(data_dir=tmp_path))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "audio"
+
+
+def store(storage: Storage, content: bytes = CONTENT) -> str:
+    key = new_key()
+    with storage.create(key) as writer:
+        for start in range(0, len(content), 4096):
+            writer.write(content[start : start + 4096])
+        writer.commit()
+    return key
+
+
+def everything_in(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if not path.is_dir()]
+
+
+def test_what_was_committed_can_be_read(storage: Storage) -> None:
+    key = store(storage)
+    assert storage.exists(key)
+    assert storage.size(key) == len(CONTENT)
+    with storage.local_path(key) as path:
+        assert path.read_bytes() == CONTENT
+
+
+def test_an_empty_recording_can_be_stored(storage: Storage) -> None:
+    assert storage.size(store(storage, b"")) == 0
+
+
+def test_without_commit_nothing_remains(storage: Storage, folder: Path) -> None:
+    key = new_key()
+    with storage.create(key) as writer:
+        writer.write(CONTENT)
+        assert not storage.exists(key), "nor is it seen before the commit"
+    assert not storage.exists(key)
+    assert everything_in(folder) == []
+
+
+def test_after_an_error_nothing_remains(storage: Storage, folder: Path) -> None:
+    with suppress(ConnectionResetError), storage.create(new_key()) as writer:
+        writer.write(CONTENT)
+        raise ConnectionResetError
+    assert everything_in(folder) == []
+
+
+def test_an_error_after_the_commit_leaves_the_recording(storage: Storage) -> None:
+    key = new_key()
+    with suppress(ConnectionResetError), storage.create(key) as writer:
+        writer.write(CONTENT)
+        writer.commit()
+        raise ConnectionResetError
+    assert storage.size(key) == len(CONTENT)
+
+
+def test_nothing_can_be_written_after_the_commit(storage: Storage) -> None:
+    with storage.create(new_key()) as writer:
+        writer.commit()
+        with pytest.raises(ValueError, match="closed"):
+            writer.write(b"more")
+        with pytest.raises(ValueError, match="closed"):
+            writer.commit()
+
+
+def test_only_we_may_read_recordings(storage: Storage, folder: Path) -> None:
+    old = os.umask(0)
+    try:
+        store(storage)
+        with storage.create(new_key()) as writer:
+            writer.write(CONTENT)
+            for path in [folder, *folder.rglob("*")]:
+                wanted = 0o700 if path.is_dir() else 0o600
+                assert stat.S_IMODE(path.stat().st_mode) == wanted
+    finally:
+        os.umask(old)
+
+
+def test_file_and_folders_are_synced_before_a_commit_returns(
+    storage: Storage, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    real = os.fsync
+
+    def record(fd: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{fd}").readlink().name)
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", record)
+    key = store(storage)
+    assert synced[0].endswith(".part"), "first the content, under its temporary name"
+    assert synced[1:] == [key[:2], folder.name], "then the rename, then the folder that may be new"
+
+
+def test_a_commit_that_fails_after_the_rename_leaves_nothing(
+    storage: Storage, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path) -> None:
+        raise OSError(5, "Input/output error", str(path))
+
+    monkeypatch.setattr("storage.local._sync_folder", fail)
+    with pytest.raises(StorageError, match="Input/output error"):
+        store(storage)
+    assert everything_in(folder) == []
+
+
+def test_deleting_twice_is_harmless(storage: Storage) -> None:
+    key = store(storage)
+    storage.delete(key)
+    storage.delete(key)
+    assert not storage.exists(key)
+
+
+def test_a_recording_that_is_gone_is_missing(storage: Storage) -> None:
+    key = new_key()
+    with pytest.raises(FileMissing), storage.local_path(key):
+        pass
+    with pytest.raises(FileMissing):
+        storage.size(key)
+
+
+def test_a_storage_that_is_not_mounted_is_not_taken_for_a_missing_recording(storage: Storage, folder: Path) -> None:
+    folder.rmdir()
+    for attempt in (lambda: storage.size(new_key()), lambda: store(storage), storage.free_bytes):
+        with pytest.raises(StorageError) as error:
+            attempt()
+        assert not isinstance(error.value, FileMissing)
+        assert error.value.retryable
+        assert str(folder.parent) not in str(error.value)
+
+
+GOOD = "ab/ab3de5f7-0000-4000-8000-0123456789ab"
+BAD = [
+    "", "/", ".", "..", "../x", "ab/..", "ab/../../etc/passwd", "/etc/passwd", f"/{GOOD}", f"../{GOOD}", f"{GOOD}/..",
+    f"{GOOD}\n", f"\n{GOOD}", f"{GOOD}\0", GOOD.replace("/", "\0"), GOOD.replace("/", "//"), GOOD.replace("/", "\\"),
+    GOOD.upper(), GOOD[3:], f"cd/{GOOD[3:]}", f"{GOOD}.part", GOOD.replace("0", "\u0660"), f"{GOOD} ", "ab/my song.mp3",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("key", BAD)
+def test_a_key_never_leaves_the_storage(storage: Storage, tmp_path: Path, key: str) -> None:
+    assert not is_key(key)
+    before = sorted(tmp_path.rglob("*"))
+    for attempt in (storage.exists, storage.size, storage.delete, storage.local_path, storage.create):
+        with pytest.raises(ValueError, match="Not a key"):
+            _enter(attempt(key))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def _enter(result: object) -> None:
+    if hasattr(result, "__enter__"):
+        result.__enter__()
+
+
+def test_keys_are_new_each_time_and_accepted() -> None:
+    keys = {new_key() for _ in range(1000)}
+    assert len(keys) == 1000
+    assert all(map(is_key, keys))
+    assert is_key(GOOD)
+
+
+def test_a_full_disk_is_told_apart_and_no_path_is_told() -> None:
+    full = Path("/dev/full")
+    with pytest.raises(StorageFull, match="no room") as error, translated_errors():
+        full.write_bytes(b"x")
+    assert "/dev" not in str(error.value)
+    with pytest.raises(StorageFull), translated_errors():
+        raise OSError(122, "Disk quota exceeded")
+
+
+def test_an_error_while_writing_is_a_storage_error_and_leaves_nothing(storage: Storage, folder: Path) -> None:
+    """A limit on the size of files stands for a disk that fails half way."""
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, old[1]))
+    try:
+        with pytest.raises(StorageError, match="too large") as error:
+            store(storage)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert str(folder) not in str(error.value)
+    assert everything_in(folder) == []
+
+
+def test_free_bytes_are_those_of_the_disk(storage: Storage) -> None:
+    assert 0 < storage.free_bytes() < 2**60
+
+
+def test_recordings_older_than_a_moment_are_listed(storage: Storage, folder: Path) -> None:
+    old, new = store(storage), store(storage)
+    now = datetime.now(UTC)
+    _age(folder / old, now - timedelta(days=3))
+    (folder / "ab").mkdir(exist_ok=True)
+    (folder / "ab" / "not ours.txt").write_text("x")
+    _age(folder / "ab" / "not ours.txt", now - timedelta(days=3))
+    assert list(storage.older_than(now - timedelta(days=1))) == [old]
+    assert set(storage.older_than(now + timedelta(days=1))) == {old, new}
+
+
+def _age(path: Path, moment: datetime) -> None:
+    os.utime(path, (moment.timestamp(), moment.timestamp()))
+
+
+def test_what_a_killed_writer_left_can_be_discarded(storage: Storage, tmp_path: Path, folder: Path) -> None:
+    kept = store(storage)
+    body = f"""
+import os, sys; sys.path.insert(0, {str(ROOT)!r})
+from pathlib import Path
+from storage import new_key
+from storage.local import LocalStorage
+with LocalStorage(Path({str(folder)!r})).create(new_key()) as writer:
+    writer.write(bytes(1000))
+    os.kill(os.getpid(), 9)
+"""
+    assert subprocess.run((sys.executable, "-c", body), check=False).returncode == -signal.SIGKILL
+    assert len(everything_in(folder)) == 2
+    now = datetime.now(UTC)
+    assert list(storage.older_than(now + timedelta(days=1))) == [kept], "it was never a recording"
+    assert storage.discard_unfinished(now - timedelta(days=1)) == 0, "it may still be written"
+    assert storage.discard_unfinished(now + timedelta(days=1)) == 1
+    assert everything_in(folder) == [folder / kept]
