@@ -334,7 +334,7 @@ class Fallback(Generic[M]):
 
     def __init__(self, pool: ModelPool[M], size: str, *, compute_type: str = "default", batch: int = 1) -> None:
         _, resolved = pool.resolve(size, compute_type)
-        self.rung = self._first = Rung(size, resolved, batch)  # what is really used now
+        self.rung = Rung(size, resolved, batch)  # what is really used now
         self.steps = 0  # how often memory ran out
         self._pool = pool
         self._below = takewhile(lambda rung: pool.allow_smaller or rung.size == size, ladder(size, resolved, batch))
@@ -365,8 +365,7 @@ class Fallback(Generic[M]):
                 self._ran_out = error
                 self._step(error, during)
             except ModelUnavailable as error:
-                # The model asked for must be there; a smaller one that is not here is one rung less.
-                if self._ran_out is None or self.rung.weights == self._first.weights:
+                if self._ran_out is None:  # the model asked for must be there; a smaller one that is not is skipped
                     raise
                 self._step(self._ran_out, type(error).code)
 

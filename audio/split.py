@@ -37,6 +37,7 @@ class Window:
     audio: Samples  # mono, 16 kHz, at most 30 s
     position_s: float  # in the recording: everything before is done; a whole number of samples
     speech_s: float  # of it; without VAD: all of it
+    speech_from_s: float  # in the recording, where the voice is first heard; without VAD: `start_s`
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class _Cut:
     end: int
     go_on: int
     speech: int = 0
+    heard_from: int = 0
 
 
 def windows(
@@ -68,6 +70,7 @@ def windows(
                 audio=sound[cut.start : cut.end].copy(),
                 position_s=(position + cut.go_on) / SAMPLE_RATE,
                 speech_s=cut.speech / SAMPLE_RATE,
+                speech_from_s=(position + max(cut.start, cut.heard_from)) / SAMPLE_RATE,
             )
         position += cut.go_on
         buffer.drop(cut.go_on)
@@ -129,8 +132,9 @@ def _cut_by_speech(sound: Samples, listen: Listen) -> _Cut:
         return _Cut(0, 0, go_on=start - LEAD)
     end, following = _fit(regions, probabilities)
     go_on = silent_until if following is None else max(end, following - LEAD)
-    heard = np.count_nonzero(probabilities[start // FRAME : -(-end // FRAME)] >= THRESHOLD)
-    return _Cut(start, end, go_on, speech=min(int(heard) * FRAME, end - start))
+    heard = probabilities[start // FRAME : -(-end // FRAME)] >= THRESHOLD
+    speech = min(int(np.count_nonzero(heard)) * FRAME, end - start)
+    return _Cut(start, end, go_on, speech, heard_from=(start // FRAME + int(np.argmax(heard))) * FRAME)
 
 
 def _fit(regions: list[Region], probabilities: Samples) -> tuple[int, int | None]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from engines import Audio
 
+_CPU_FACTOR = 1.5  # measured with `small`: activations are float32 there, and conversion fragments the heap
 _DETECT_SAMPLES = 30 * SAMPLE_RATE
 
 
@@ -58,10 +59,7 @@ class FasterWhisperEngine:
         if self.device == "cpu":
             self._refuse_what_does_not_fit(size, compute_type)
         with foreign_errors():
-            whisper = self._open(folder, compute_type)
-            self._has_context = self.device == "cuda"
-            weights = memory.model_bytes(folder / "model.bin", compute_type)
-            return FasterWhisperModel(whisper, size, compute_type, weights)
+            return self._open(folder, size, compute_type)
 
     def estimate_bytes(self, size: str, compute_type: str) -> int:
         """Weights and one window; on a GPU also the process's CUDA context, until it is there."""
@@ -70,8 +68,9 @@ class FasterWhisperEngine:
         if estimate is None:  # a path: the file itself says it
             with foreign_errors():
                 estimate = memory.model_bytes(catalog.locate(size, self._settings) / "model.bin", compute_type)
-        context = self.device == "cuda" and not self._has_context
-        return estimate + (memory.CUDA_CONTEXT_BYTES if context else 0)
+        if self.device == "cpu":
+            return round(estimate * _CPU_FACTOR)
+        return estimate + (0 if self._has_context else memory.CUDA_CONTEXT_BYTES)
 
     def free_bytes(self) -> int:
         return memory.gpu_free_bytes() if self.device == "cuda" else memory.cpu_free_bytes()
@@ -87,21 +86,31 @@ class FasterWhisperEngine:
                 f"The model needs about {needed // memory.MB} MB, {free // memory.MB} MB of memory are free."
             )
 
-    def _open(self, folder: Path, compute_type: str) -> "WhisperModel":
+    def _open(self, folder: Path, size: str, compute_type: str) -> Model:
         from faster_whisper import WhisperModel
 
         logging.getLogger("faster_whisper").setLevel(logging.WARNING)  # it writes two lines a window
-        return WhisperModel(
+        before = memory.own_bytes()
+        whisper = WhisperModel(
             str(folder),
             device=self.device,
             compute_type=compute_type,
             cpu_threads=self._settings.threads_per_child,
             num_workers=1,
         )
+        memory.trim()  # converting float16 files to int8 leaves as much again behind
+        taken = memory.model_bytes(folder / "model.bin", compute_type)
+        if self.device == "cpu":
+            taken = max(taken, memory.own_bytes() - before)
+        self._has_context = self.device == "cuda"
+        return FasterWhisperModel(whisper, size, compute_type, taken)
 
 
 class FasterWhisperModel:
-    """Thread-safe, as CTranslate2 is; calls from several threads queue for its one worker."""
+    """Thread-safe, as CTranslate2 is; calls from several threads queue for its one worker.
+
+    `memory_bytes`: on a CPU by how much the process grew; on a GPU, where others load at the same time, the weights.
+    """
 
     def __init__(self, whisper: "WhisperModel", size: str, compute_type: str, memory_bytes: int) -> None:
         self.size = size

@@ -40,6 +40,8 @@ from telemetry.events import emit
 from telemetry.logs import log_context
 from transcript import Language, Segment
 
+VOICE_MARGIN_S = 0.05  # a consonant is heard before the detector calls it speech
+
 
 @dataclass(frozen=True, slots=True)
 class Workplace:
@@ -157,7 +159,7 @@ class _Attempt:
         options = replace(self._options, language=self._language.code)
         found = self._fallback.map(lambda model, some: model.transcribe(some, options), audio)
         return [
-            segment.shifted(window.start_s)
+            begun_with_the_voice(segment.shifted(window.start_s), window.speech_from_s)
             for window, segments in zip(group, found, strict=True)
             for segment in segments
         ]
@@ -221,6 +223,16 @@ def _segments_so_far(job: Job) -> int:
         return 0
     with transaction() as session:
         return len(read.segments(session, job.id))
+
+
+def begun_with_the_voice(segment: Segment, speech_from_s: float) -> Segment:
+    """Whisper likes to begin at the window's first moment; the voice detector knows better.
+
+    Both in seconds of the recording. A word that is said to begin earlier is believed.
+    """
+    first_word_s = segment.words[0].start if segment.words else segment.end
+    start = min(speech_from_s - VOICE_MARGIN_S, first_word_s, segment.end)
+    return replace(segment, start=round(start, 3)) if start > segment.start else segment
 
 
 def _row(job_id: uuid.UUID, number: int, segment: Segment) -> dict[str, Any]:

@@ -36,7 +36,7 @@ ALONE = {  # these import no more than this of ours, wherever they stand
     "demo": set[str](),
     "bench": {"client"},
     "stack": {"config"},
-    "model_pool": {"errors"},
+    "model_pool": {"errors", "telemetry"},
     "formats": {"transcript", "errors"},
 }
 ROOMS = set.union(*ROWS, ALONE.keys())

@@ -182,6 +182,58 @@ def test_an_upload_does_not_grow_the_api(http: httpx.Client, stack: Stack) -> No
     finished(http, answer.json()["job_id"])
 
 
+@pytest.fixture(scope="module")
+def long_recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten minutes: the sample of a minute, again and again."""
+    with av.open(str(SAMPLES / "english-minute.webm")) as container:
+        to_speech = av.AudioResampler("s16", "mono", 16_000)
+        frames = [piece for frame in container.decode(audio=0) for piece in to_speech.resample(frame)]
+    minute = np.concatenate([frame.to_ndarray() for frame in frames], axis=1)
+    return write_media(tmp_path_factory.mktemp("long") / "long.flac", np.tile(minute, 10), rate=16_000)
+
+
+def begun(http: httpx.Client, job_id: str) -> Job:
+    """The job as soon as some of its segments are there."""
+
+    def look() -> Job | None:
+        job: Job = http.get(f"/transcribe/{job_id}").json()
+        assert job["status"] in ("pending", "processing"), job
+        return job if job["progress"] > 5 else None
+
+    job = until(look, 60)
+    assert job is not None
+    return job
+
+
+def test_a_running_job_is_cancelled_and_its_worker_is_free_within_seconds(
+    http: httpx.Client, stack: Stack, long_recording: Path
+) -> None:
+    job_id = submit(http, long_recording)
+    begun(http, job_id)
+    assert http.delete(f"/transcribe/{job_id}").json()["status"] == "cancelled"
+    log = stack.data_dir / "logs" / "worker.log"
+    until(lambda: any("attempt.stopped" in line and job_id in line for line in log.read_text().splitlines()), 10)
+    assert http.get(f"/transcribe/{job_id}").json()["status"] == "cancelled"
+    assert http.get(f"/transcribe/{job_id}/segments").json()["segments"]
+
+
+def test_a_recording_whose_worker_is_killed_goes_on_and_ends_as_if_nothing_had_happened(
+    http: httpx.Client, stack: Stack, long_recording: Path
+) -> None:
+    # No fallback to sampling: its random numbers are the engine's own
+    options = {"beam_size": "1", "temperature": "0"}
+    undisturbed = finished(http, submit(http, long_recording, **options), 120)
+    job_id = submit(http, long_recording, **options)
+    begun(http, job_id)
+    os.kill(stack.pid_of("worker"), signal.SIGKILL)
+    before = http.get(f"/transcribe/{job_id}/segments").json()["segments"]
+    job = finished(http, job_id, 120)
+    assert (job["status"], job["attempt"]) == ("completed", 2)
+    assert job["result"]["segments"][: len(before)] == before
+    assert job["result"]["segments"] == undisturbed["result"]["segments"]
+    assert job["result"]["duration"] == undisturbed["result"]["duration"]
+
+
 @pytest.mark.parametrize("victim", ["api", "relay", "worker", "redis", "flower"])
 def test_forty_at_once_all_complete_though_a_process_is_killed(http: httpx.Client, stack: Stack, victim: str) -> None:
     def send(number: int) -> str:
@@ -225,7 +277,7 @@ def test_a_model_is_loaded_once_and_used_again(http: httpx.Client) -> None:
     assert hits / (hits + misses) > 0.9
 
 
-def test_ctrl_c_stops_everything_and_a_second_start_keeps_the_data(tmp_path: Path) -> None:
+def test_ctrl_c_stops_everything_and_a_second_start_keeps_the_data_and_warms_up(tmp_path: Path) -> None:
     with Stack(tmp_path, whisper_model_size="demo") as first:
         with httpx.Client(base_url=first.url, timeout=30) as http:
             job_id = submit(http, SAMPLES / "english.wav")
@@ -235,5 +287,8 @@ def test_ctrl_c_stops_everything_and_a_second_start_keeps_the_data(tmp_path: Pat
         assert first.stop() == 0
     assert not [pid for pid in {*pids, *children} if psutil.pid_exists(pid)]
     assert not (tmp_path / "stack.json").exists()
-    with Stack(tmp_path, whisper_model_size="demo") as second, httpx.Client(base_url=second.url, timeout=30) as http:
+    again = Stack(tmp_path, whisper_model_size="demo", model_warmup="true", celery_concurrency=1)
+    with again as second, httpx.Client(base_url=second.url, timeout=30) as http:
+        loaded = until(lambda: http.get("/admin/health").json()["model_pool"]["loaded"], 30)
+        assert {model["size"] for model in loaded} == {"demo"}
         assert http.get(f"/transcribe/{job_id}").json()["status"] == "completed"

@@ -101,7 +101,7 @@ def test_a_child_whose_statistics_fail_is_still_alive(often: Settings) -> None:
     presence = Presence(CHILD, often, stats)
     presence.start()
     try:
-        until(signs, 2)
+        until(signs, 5)
     finally:
         presence.stop()
 

@@ -189,6 +189,21 @@ def test_a_discarded_instance_counts_until_its_memory_is_back(engine: StubEngine
     assert engine.most_loaded == 1
 
 
+def test_who_waits_for_a_discarded_instance_is_served_once_its_memory_is_back(
+    engine: StubEngine, threads: ThreadPoolExecutor
+) -> None:
+    clock = Clock()
+    pool = ModelPool(engine, size=1, max_size=1, clock=clock)
+    with pool.lease("base") as spoiled:
+        spoiled.discard()
+        asked = clock.asked
+        waiter = threads.submit(use, pool, "base")
+        eventually(lambda: clock.asked >= asked + 2)
+    waiter.result(20)
+    assert engine.loads == ["base", "base"]
+    assert engine.most_loaded == 1
+
+
 def test_an_instance_may_be_discarded_after_its_release(engine: StubEngine) -> None:
     pool = make_pool(engine)
     instance = pool.acquire("base")

@@ -24,7 +24,6 @@ from jobs import routing, sweep
 from jobs.progress import Fence
 from models import Process
 from tests.checker import (
-    SIBLING,
     check_invariants,
     database_away,
     dead_letter_of,
@@ -32,7 +31,6 @@ from tests.checker import (
     job_now,
     new_job,
     other_connection,
-    sign_in,
     take,
     taken,
     wait_over,
@@ -189,15 +187,6 @@ def a_port(*, is_open: bool) -> Iterator[int]:
         if is_open:
             server.listen(100)
         yield server.getsockname()[1]
-
-
-def test_a_child_that_died_beside_a_living_one_is_a_loss(settings: Settings, start: Start) -> None:
-    fence = taken(settings)
-    sign_in(SIBLING)
-    start(LEASE_SECONDS=1)
-    worker_falls_silent(fence.job_id)
-    until(lambda: job_now(fence.job_id).status == "pending")
-    assert (job_now(fence.job_id).losses, job_now(fence.job_id).infra_losses) == (1, 0)
 
 
 def test_a_relay_that_does_not_lead_does_nothing_until_it_does(
