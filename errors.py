@@ -8,6 +8,7 @@ ServiceError
 ├── MediaError                  the recording itself: never retried as it is
 │   └── UndecodableAudio · NoAudioStream · AudioTooLong
 ├── DecoderCrashed              the decoding process died or hung: retried
+├── DeadlinePassed              the attempt took too long and was ended: retried
 ├── EngineError                 the engine raised
 │   ├── OutOfMemory             walk the ladder, discard the instance
 │   ├── EngineBroken            the device is in an unknown state: leave the process
@@ -116,6 +117,10 @@ class ModelUnavailable(EngineError):
 
 class PoolTimeout(EngineError):
     code = "pool_timeout"
+
+
+class DeadlinePassed(ServiceError):
+    code = "hung"
 
 
 class StorageError(ServiceError):

@@ -49,7 +49,7 @@ class Job(Base):
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
     batch_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("batches.id"))
     request_id: Mapped[str | None]
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())  # differs within a batch
 
     # What was asked; never changed after the insert, so that a replay asks the same
     filename: Mapped[str]
@@ -70,7 +70,7 @@ class Job(Base):
     losses: Mapped[int] = mapped_column(server_default="0")  # its child crashed, hung or ran out of memory
     infra_losses: Mapped[int] = mapped_column(server_default="0")  # the whole worker died
     retrying: Mapped[bool] = mapped_column(server_default=text("false"))  # goes by the retry queue, alone in its worker
-    run_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    run_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     queue: Mapped[str | None]  # where its doorbell was last rung, and when
     published_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]

@@ -17,6 +17,7 @@ import errors
 from celery_app import app
 from config import Settings, get_settings, set_environment
 from database import init_db
+from jobs.presence import Identity, new_birth
 from telemetry.events import emit
 from telemetry.logs import configure_logs
 
@@ -47,25 +48,27 @@ def _arguments(settings: Settings) -> list[str]:
 
 
 def _connect_signals(settings: Settings, drain_file: Path) -> None:
-    main_pid = os.getpid()
+    main_pid, born = os.getpid(), new_birth()
 
     def drain(**_: Any) -> None:
         drain_file.touch()
 
     def prepare_child(**_: Any) -> None:
-        _prepare_child(settings, main_pid, drain_file)
+        pid = os.getpid()
+        identity = Identity("worker", socket.gethostname(), main_pid, pid, settings.queues, born)
+        _prepare_child(settings, identity, drain_file)
 
     signals.setup_logging.connect(lambda **_: None, weak=False)  # configure_logs has done it
     signals.worker_shutting_down.connect(drain, weak=False)
     signals.worker_process_init.connect(prepare_child, weak=False)
 
 
-def _prepare_child(settings: Settings, main_pid: int, drain_file: Path) -> None:
+def _prepare_child(settings: Settings, identity: Identity, drain_file: Path) -> None:
     """Build what attempts need: after the fork, and without loading a model unless MODEL_WARMUP asks for it."""
     import tasks
     from engines import open_engine
     from jobs import attempt
-    from jobs.presence import Identity, Presence
+    from jobs.presence import Presence
     from model_pool import ModelPool, install
     from storage import open_storage
 
@@ -82,7 +85,6 @@ def _prepare_child(settings: Settings, main_pid: int, drain_file: Path) -> None:
     install(pool)
     if settings.model_warmup:
         Thread(target=_warm_up, args=(pool, settings), name="warm-up", daemon=True).start()
-    identity = Identity("worker", socket.gethostname(), main_pid, os.getpid(), settings.queues)
     presence = Presence(identity, settings, pool.get_stats)
     presence.start()
     signals.worker_process_shutdown.connect(lambda **_: presence.stop(), weak=False)

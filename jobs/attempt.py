@@ -97,7 +97,8 @@ def _record_failure(fence: Fence, error: BaseException, work: Workplace) -> None
 
 def _heartbeat(fence: Fence, work: Workplace) -> Heartbeat:
     def on_overdue() -> None:
-        claims.fail(fence, TimeoutError("deadline"), work.settings, cause=Cause.LOSS, worker=work.name)
+        error = errors.DeadlinePassed("The attempt took longer than its deadline and was ended.")
+        claims.fail(fence, error, work.settings, cause=Cause.LOSS, worker=work.name)
 
     return Heartbeat(fence, lease_s=work.settings.lease_seconds, is_draining=work.is_draining, on_overdue=on_overdue)
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from threading import Event
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -24,6 +24,7 @@ from telemetry.events import emit
 
 MAX_MESSAGE = 500  # characters of an error that callers see
 MAX_TRACE = 20_000
+Answer = TypeVar("Answer")
 PAUSE_S = 0.5  # between tries while the database is away
 
 
@@ -38,18 +39,28 @@ def claim(job_id: uuid.UUID, *, claimed_by: str, settings: Settings) -> Claim | 
 
     None: somebody else has it, it is cancelled, or it is not due. A doorbell rung twice is a no-op.
     """
-    with transaction() as session:
-        job = move(
-            session,
-            job_id,
-            Status.PENDING,
-            Status.PROCESSING,
-            fence=None,
-            guards=(Job.run_at <= func.now(),),
-            detail={"claimed_by": claimed_by},
-            **_lease(claimed_by, settings),
-        )
+    try:
+        with transaction() as session:
+            job = move(
+                session,
+                job_id,
+                Status.PENDING,
+                Status.PROCESSING,
+                fence=None,
+                guards=(Job.run_at <= func.now(),),
+                detail={"claimed_by": claimed_by},
+                **_lease(claimed_by, settings),
+            )
+    except errors.Unavailable:
+        job = _claimed_in_doubt(job_id, claimed_by, settings.lease_seconds)
     return None if job is None else Claim(Fence(job.id, job.attempt), job)
+
+
+def _claimed_in_doubt(job_id: uuid.UUID, claimed_by: str, patience_s: float) -> Job | None:
+    """The job, if a COMMIT whose answer was lost gave it to us: a child has one job at a time."""
+    ours = (Job.id == job_id, Job.status == Status.PROCESSING, Job.claimed_by == claimed_by)
+    found, _ = patiently(lambda session: session.scalar(select(Job).where(*ours)), patience_s)
+    return found
 
 
 def _lease(claimed_by: str, settings: Settings) -> dict[str, Any]:
@@ -95,7 +106,7 @@ def release(fence: Fence, *, patience_s: float) -> bool:
 
 def fail(fence: Fence, error: BaseException, settings: Settings, *, cause: retry.Cause, worker: str | None) -> bool:
     """Record a failed attempt: pending again later, or failed with its dead letter."""
-    trace = "".join(traceback.format_exception(error))[-MAX_TRACE:]
+    trace = _storable("".join(traceback.format_exception(error)))[-MAX_TRACE:]
 
     def write(session: Session) -> bool:
         return give_up_attempt(session, fence, describe(error), settings, cause=cause, worker=worker, trace=trace)
@@ -113,12 +124,15 @@ class Reason:
 def describe(error: BaseException) -> Reason:
     """Only errors of our own tree have messages fit for callers."""
     if isinstance(error, errors.ServiceError):
-        return Reason(error.code, str(error)[:MAX_MESSAGE], error.retryable)
+        return Reason(error.code, _storable(str(error))[:MAX_MESSAGE], error.retryable)
     if isinstance(error, MemoryError):
         return Reason("out_of_memory", "The worker ran out of memory.")
-    if isinstance(error, TimeoutError):
-        return Reason("hung", "The attempt took longer than its deadline and was ended.")
     return Reason("internal_error", "The worker failed in an unexpected way; the operator's log has the details.")
+
+
+def _storable(text: str) -> str:
+    """PostgreSQL's text holds no NUL and no half surrogates."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode()
 
 
 def give_up_attempt(
@@ -200,7 +214,7 @@ def _bury(
     return True
 
 
-def patiently(write: Callable[[Session], bool], patience_s: float) -> tuple[bool, bool]:
+def patiently(write: Callable[[Session], Answer], patience_s: float) -> tuple[Answer, bool]:
     """What `write` returned, and whether an earlier COMMIT is in doubt; tries again while the database is away.
 
     Raises Unavailable after `patience_s`.

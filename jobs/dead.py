@@ -18,7 +18,7 @@ def list_errors(
     if resolved is not None:
         query = query.where(ErrorLog.resolved_at.is_not(None) if resolved else ErrorLog.resolved_at.is_(None))
     if error_type is not None:
-        query = query.where(ErrorLog.error_type == error_type)
+        query = query.where(ErrorLog.error_type == error_type.replace("\0", "?"))  # no text of ours holds a NUL
     if after is not None:
         last = get_error(session, after)
         query = query.where(tuple_(ErrorLog.created_at, ErrorLog.id) < (last.created_at, last.id))
@@ -34,7 +34,7 @@ def get_error(session: Session, error_id: uuid.UUID) -> ErrorLog:
 
 def replay(session: Session, error_id: uuid.UUID) -> Job:
     """Put the job back to pending with fresh counters; `attempt` goes on growing."""
-    error = get_error(session, error_id)
+    error = _locked(session, error_id)
     job = move(
         session,
         error.job_id,
@@ -52,7 +52,7 @@ def replay(session: Session, error_id: uuid.UUID) -> Job:
     )
     if job is None:
         raise errors.Conflict("The job of this dead letter is not failed any more; nothing was replayed.")
-    _close(session, error_id, "replayed")
+    error.resolved_at, error.resolution = func.now(), "replayed"
     return job
 
 
@@ -66,25 +66,24 @@ def replay_matching(session: Session, *, error_type: str | None, limit: int) -> 
         .with_for_update(skip_locked=True)
     )
     if error_type is not None:
-        query = query.where(ErrorLog.error_type == error_type)
+        query = query.where(ErrorLog.error_type == error_type.replace("\0", "?"))
     return [replay(session, error_id).id for error_id in session.scalars(query).all()]
 
 
 def resolve(session: Session, error_id: uuid.UUID) -> ErrorLog:
     """Close a dead letter without trying again. Resolving twice is a no-op."""
-    error = get_error(session, error_id)
+    error = _locked(session, error_id)
     if error.resolved_at is None:
-        _close(session, error_id, "dismissed")
+        error.resolved_at, error.resolution = func.now(), "dismissed"
+        session.flush()
         session.refresh(error)
     return error
 
 
-def _close(session: Session, error_id: uuid.UUID, resolution: str) -> None:
-    session.execute(
-        update(ErrorLog)
-        .where(ErrorLog.id == error_id, ErrorLog.resolved_at.is_(None))
-        .values(resolved_at=func.now(), resolution=resolution)
-    )
+def _locked(session: Session, error_id: uuid.UUID) -> ErrorLog:
+    """The letter before its job, always: two replays never wait for each other in a circle."""
+    get_error(session, error_id)
+    return session.get_one(ErrorLog, error_id, with_for_update=True, populate_existing=True)
 
 
 def mark_notified(session: Session, error_id: uuid.UUID) -> ErrorLog | None:

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from threading import Event, Thread
 from typing import Any
+from uuid import uuid4
 
 from sqlalchemy import delete, func
 from sqlalchemy.dialects.postgresql import insert
@@ -14,8 +15,14 @@ import errors
 from config import Settings
 from database import transaction
 from models import Process
+from telemetry.events import emit
 
 LONGEST_INTERVAL_S = 5.0
+
+
+def new_birth() -> str:
+    """Tells a worker from its predecessor: in a container both have the same host name and pid."""
+    return uuid4().hex[:8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +32,12 @@ class Identity:
     main_pid: int
     pid: int
     queues: tuple[str, ...] = ()
+    born: str = field(default_factory=new_birth)  # the children of one worker are told theirs
 
     @property
     def worker(self) -> str:
         """Shared by the children of one worker."""
-        return f"{self.host}:{self.main_pid}"
+        return f"{self.host}:{self.main_pid}.{self.born}"
 
     @property
     def name(self) -> str:
@@ -74,8 +82,15 @@ class Presence:
 
     def _run(self) -> None:
         while not self._done.is_set():
-            _attempt(lambda: sign_in(self._identity, self._pool_stats()))
+            _attempt(lambda: sign_in(self._identity, self._stats()))
             self._done.wait(self._interval_s)
+
+    def _stats(self) -> Mapping[str, Any]:
+        try:
+            return self._pool_stats()
+        except Exception as error:  # noqa: BLE001 statistics that fail must not make the child look dead
+            emit("presence.statistics_failed", reason=type(error).__name__)
+            return {}
 
 
 def _attempt(action: Callable[[], None]) -> None:

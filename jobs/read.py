@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Select, and_, func, or_, select, tuple_
+from sqlalchemy import Select, and_, false, func, or_, select, tuple_
 from sqlalchemy.orm import Session
 
 import errors
 from jobs.states import FINAL, Status
-from models import Batch, ErrorLog, Job, Process, Result, SegmentRow
+from models import Batch, ErrorLog, Job, JobEvent, Process, Result, SegmentRow
 
 POSITION_CAP = 10_000  # a queue position is counted no further than this
 RECENT = 20  # finished jobs from which waiting times are estimated
@@ -57,6 +57,8 @@ def list_jobs(session: Session, wanted: JobFilter, *, limit: int, after: uuid.UU
 
 
 def _filtered(query: Select[Job], wanted: JobFilter) -> Select[Job]:
+    if any("\0" in value for value in (wanted.q, wanted.language) if value):
+        return query.where(false())  # no text in PostgreSQL holds a NUL
     for column, value in (
         (Job.status, wanted.status),
         (Job.priority, wanted.priority),
@@ -101,25 +103,24 @@ def queue_position(session: Session, job: Job) -> int | None:
     """How many jobs are taken before this one, plus one; None unless it waits."""
     if job.status != Status.PENDING:
         return None
-    ahead = (
-        select(Job.id)
-        .where(Job.status == Status.PENDING, Job.retrying.is_(job.retrying), _is_before(job))
-        .limit(POSITION_CAP)
-    )
+    ahead = select(Job.id).where(Job.status == Status.PENDING, _is_before(job)).limit(POSITION_CAP)
     return (session.scalar(select(func.count()).select_from(ahead.subquery())) or 0) + 1
 
 
 def _is_before(job: Job) -> Any:
-    earlier = tuple_(Job.run_at, Job.id) < (job.run_at, job.id)
+    """As workers take them: high, normal, retried; in each by age."""
+    earlier = tuple_(Job.run_at, Job.created_at, Job.id) < (job.run_at, job.created_at, job.id)
+    if job.retrying:
+        return or_(Job.retrying.is_(False), earlier)
     if job.priority == "high":
-        return and_(Job.priority == "high", earlier)
-    return or_(Job.priority == "high", earlier)
+        return and_(Job.retrying.is_(False), Job.priority == "high", earlier)
+    return and_(Job.retrying.is_(False), or_(Job.priority == "high", earlier))
 
 
 def eta_seconds(session: Session, job: Job, position: int | None, now: datetime) -> float | None:
     """Estimated seconds until the job is done; None where there is nothing to estimate from."""
     if job.status == Status.PROCESSING:
-        return _rest_of_attempt(job, now)
+        return _rest_of_attempt(session, job, now)
     if job.status != Status.PENDING or position is None:
         return None
     recent = select(Result.processing_s).order_by(Result.created_at.desc()).limit(RECENT).subquery()
@@ -128,10 +129,12 @@ def eta_seconds(session: Session, job: Job, position: int | None, now: datetime)
     return round(float(mean_s) * position / at_once, 1) if mean_s and at_once else None
 
 
-def _rest_of_attempt(job: Job, now: datetime) -> float | None:
-    if not job.progress or job.started_at is None:
+def _rest_of_attempt(session: Session, job: Job, now: datetime) -> float | None:
+    begun = select(func.max(JobEvent.at)).where(JobEvent.job_id == job.id, JobEvent.to_status == Status.PROCESSING)
+    since = session.scalar(begun)
+    if not job.progress or since is None:
         return None
-    elapsed_s = (now - job.started_at).total_seconds()
+    elapsed_s = (now - since).total_seconds()
     return round(elapsed_s * (100 - job.progress) / job.progress, 1)
 
 

@@ -6,6 +6,8 @@ from typing import Self
 
 from config import Settings
 
+MOST_DOUBLINGS = 60  # 2**60 s is longer than any limit, and a float can hold it
+
 
 class Cause(StrEnum):
     FAILURE = "failure"  # it raised
@@ -71,7 +73,8 @@ def plan(cause: Cause, counters: Counters, limits: Limits, *, retryable: bool, c
         return Dead(exhausted, now)
     if cause is Cause.INFRA:
         return Again(delay_s=0, retrying=now.losses > 0 or now.failures > 0, counters=now)
-    ceiling_s = min(limits.max_s, limits.base_s * 2 ** (now.failures + now.losses - 1))
+    doublings = min(now.failures + now.losses - 1, MOST_DOUBLINGS)
+    ceiling_s = min(limits.max_s, limits.base_s * 2**doublings)
     return Again(delay_s=chance * ceiling_s, retrying=True, counters=now)
 
 

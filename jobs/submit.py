@@ -1,5 +1,7 @@
 """Accept a job: check the options against each other, insert the row. The file is already durable in storage."""
 
+import json
+import re
 import uuid
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +17,7 @@ from models import Batch, Job, JobEvent
 from transcript import LANGUAGES, DecodeOptions
 
 # Models that were not trained to translate answer in the spoken language; refusing is honest.
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # the escape, not a backslash followed by u0000
 _CANNOT_TRANSLATE = ("turbo", "large-v3-turbo")
 
 
@@ -36,7 +39,7 @@ class JobRequest:
 
 def validate(request: JobRequest, settings: Settings) -> None:
     """Raises errors.InvalidOption naming every option that cannot be met."""
-    problems = [*_model_problems(request.model_size, settings), *_language_problems(request)]
+    problems = [*_model_problems(request.model_size, settings), *_language_problems(request), *_text_problems(request)]
     if problems:
         raise errors.InvalidOption(*problems)
 
@@ -68,6 +71,26 @@ def _language_problems(request: JobRequest) -> list[tuple[str, str]]:
 
 def _is_unable_to_translate(model: str) -> bool:
     return model.endswith(".en") or model.startswith("distil-") or model in _CANNOT_TRANSLATE
+
+
+def _text_problems(request: JobRequest) -> list[tuple[str, str]]:
+    texts = {
+        "metadata": request.metadata,
+        "initial_prompt": request.decode.initial_prompt,
+        "hotwords": request.decode.hotwords,
+    }
+    complaint = "holds a NUL, half a surrogate pair or a number that is none; send plain text and JSON"
+    return [(name, complaint) for name, value in texts.items() if not is_storable(value)]
+
+
+def is_storable(value: Any) -> bool:
+    """Whether PostgreSQL can hold it as JSON: no NUL, no half surrogates, no NaN."""
+    try:
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+        text.encode()
+    except ValueError:
+        return False
+    return _NUL.search(text) is None
 
 
 def submit(

@@ -95,7 +95,8 @@ def _choose(session: Session, queue: str, settings: Settings, *, room: int, wind
 
 def _room_for_aged(session: Session, settings: Settings, window: int) -> int:
     """Aged jobs hold a share of the high queue, so that they never starve and never push the urgent ones out."""
-    waiting = (Job.status == Status.PENDING, Job.priority == "normal", Job.queue == routing.HIGH)
+    not_its_own = or_(Job.priority == "normal", Job.retrying.is_(True))
+    waiting = (Job.status == Status.PENDING, not_its_own, Job.queue == routing.HIGH)
     held = session.scalar(select(func.count()).where(*waiting, Job.published_at >= _stale(settings))) or 0
     return max(0, window // routing.AGED_SHARE - held)
 
@@ -112,13 +113,15 @@ def _due(session: Session, queue: str, settings: Settings, which: ColumnElement[
             or_(Job.published_at.is_(None), Job.published_at < _stale(settings)),
             which,
         )
-        .order_by(Job.run_at, Job.created_at)
+        .order_by(Job.run_at, Job.created_at, Job.id)
         .limit(limit)
         .with_for_update(skip_locked=True)
+        .cte("chosen")
+        .prefix_with("MATERIALIZED")  # in an IN the planner may run it again for each row, LIMIT and all
     )
-    mark = update(Job).where(Job.id.in_(chosen)).values(published_at=func.now(), queue=queue)
-    rows = session.execute(mark.returning(Job.id, Job.attempt, Job.run_at)).all()
-    return [Doorbell(queue, job_id, attempt + 1) for job_id, attempt, _ in sorted(rows, key=lambda row: row[2])]
+    mark = update(Job).where(Job.id == chosen.c.id).values(published_at=func.now(), queue=queue)
+    rows = session.execute(mark.returning(Job.run_at, Job.created_at, Job.id, Job.attempt)).all()
+    return [Doorbell(queue, job_id, attempt + 1) for _, _, job_id, attempt in sorted(rows)]
 
 
 def _belongs_to(queue: str) -> ColumnElement[bool]:
@@ -129,8 +132,10 @@ def _belongs_to(queue: str) -> ColumnElement[bool]:
 
 
 def _aged(settings: Settings) -> ColumnElement[bool]:
+    """What took a child down stays alone on the retry queue, however long it waits."""
     old = Job.run_at <= func.now() - timedelta(seconds=settings.promote_after_seconds)
-    return and_(Job.retrying.is_(False), Job.priority == "normal", old)
+    may_be_promoted = or_(and_(Job.retrying.is_(False), Job.priority == "normal"), and_(Job.retrying, Job.losses == 0))
+    return and_(may_be_promoted, old)
 
 
 def _stale(settings: Settings) -> ColumnElement[datetime]:

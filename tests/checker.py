@@ -11,7 +11,6 @@ from itertools import pairwise
 from typing import Any
 
 import psycopg2
-import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from sqlalchemy import event, insert, select, text
@@ -96,11 +95,6 @@ def _problem_of(steps: list[JobEvent], status: str, attempt: int) -> str | None:
     if (steps[-1].to_status, steps[-1].attempt) != (status, attempt):
         return f"ends with {steps[-1].to_status}, attempt {steps[-1].attempt}; the job is {status}, attempt {attempt}"
     return None
-
-
-def known_bug(reason: str, *, strict: bool = True) -> pytest.MarkDecorator:
-    """The test is right and the code is not yet; with the fix the test "fails" until this line is deleted."""
-    return pytest.mark.xfail(strict=strict, reason=reason)
 
 
 def new_job(*, filename: str = "a.wav", batch_id: uuid.UUID | None = None, **request: Any) -> uuid.UUID:

@@ -98,7 +98,7 @@ def probability_tracks(draw: st.DrawFn) -> NDArray[np.float32]:
 
 @given(track=probability_tracks(), tail=st.integers(0, FRAME - 1), silence=st.sampled_from([0, 100, 160, 300, 2000]),
        speech=st.sampled_from([0, 64, 250]), pad=st.sampled_from([0, 30, 400]))  # fmt: skip
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_regions_follow_the_rules_of_stock(
     track: NDArray[np.float32], tail: int, silence: int, speech: int, pad: int
 ) -> None:

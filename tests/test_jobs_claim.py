@@ -31,7 +31,6 @@ from tests.checker import (
     finish,
     job_in,
     job_now,
-    known_bug,
     letters_of,
     new_job,
     other_connection,
@@ -271,7 +270,6 @@ def test_what_callers_are_told_has_an_end(database: Settings) -> None:
     assert len(claims.describe(errors.EngineError("x" * 10_000)).message) == claims.MAX_MESSAGE
 
 
-@known_bug("R4: PostgreSQL's text has no NUL and no half surrogates; _bury and _try_again pass them on")
 @pytest.mark.parametrize("message", ["a\0b", "\ud800"], ids=["NUL", "half a surrogate"])
 def test_a_failure_is_recorded_whatever_its_text_holds(database: Settings, message: str) -> None:
     """PostgreSQL cannot store these: the failure must still be counted, or the job is taken for lost."""
@@ -280,6 +278,5 @@ def test_a_failure_is_recorded_whatever_its_text_holds(database: Settings, messa
     assert letters_of(fence.job_id)
 
 
-@known_bug("R10: describe() takes every TimeoutError, also a socket's, for the deadline")
 def test_a_network_timeout_is_not_called_a_passed_deadline(database: Settings) -> None:
     assert claims.describe(TimeoutError("timed out")).code != "hung"

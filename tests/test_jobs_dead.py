@@ -21,7 +21,6 @@ from tests.checker import (
     fail,
     finish,
     job_now,
-    known_bug,
     letters_of,
     new_job,
     take,
@@ -106,7 +105,6 @@ def test_two_replays_at_once_of_a_letter_are_one(database: Settings) -> None:
             assert sorted(attempt.result() for attempt in tries) == ["conflict", "pending"]
 
 
-@known_bug("R6: replay locks job, then letter; replay_matching letter, then job", strict=False)
 def test_a_replay_of_one_and_a_replay_of_all_at_once_do_not_lock_each_other_out(database: Settings) -> None:
     start = Barrier(2)
 
@@ -140,7 +138,6 @@ def test_a_dismissed_letter_is_closed_and_its_job_stays_failed(database: Setting
     assert dismiss(letter).resolved_at == closed.resolved_at  # a second time is a no-op
 
 
-@known_bug("R13: _close leaves a letter alone that was dismissed")
 def test_a_dismissed_letter_can_still_be_replayed_and_then_says_so(database: Settings) -> None:
     letter = dead_letter_of(database, NO_SOUND)
     dismiss(letter)

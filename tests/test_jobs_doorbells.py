@@ -20,7 +20,6 @@ from tests.checker import (
     check_invariants,
     fail,
     finish,
-    known_bug,
     letters_of,
     many_jobs,
     move_back,
@@ -101,7 +100,6 @@ def test_queues_stay_within_their_windows_however_many_jobs_wait(database: Setti
     assert queues.tick(database) == []
 
 
-@known_bug("R5: UPDATE ... WHERE id IN (SELECT ... LIMIT ... FOR UPDATE)")
 def test_a_window_holds_whatever_plan_the_database_chooses(database: Settings) -> None:
     """With stale statistics PostgreSQL may run the subquery of an IN again for each row, LIMIT and all."""
     many_jobs(50)
@@ -143,7 +141,6 @@ def test_who_came_first_is_rung_first(database: Settings, priority: str) -> None
     assert [doorbell.job_id for doorbell in Queues().tick(database)] == job_ids
 
 
-@known_bug("R7: now() is the same for all rows of a transaction, and ids are random")
 def test_recordings_of_one_request_are_rung_in_the_order_in_which_they_were_sent(database: Settings) -> None:
     """They are inserted in one transaction."""
     with transaction() as session:
@@ -242,7 +239,6 @@ def test_a_full_high_queue_takes_no_aged_job_either(database: Settings) -> None:
     assert ids(queues.tick(database), routing.HIGH) == []
 
 
-@known_bug("R3: only normal jobs are promoted")
 def test_retried_jobs_that_waited_long_do_not_starve_behind_the_others(database: Settings) -> None:
     """A worker takes the retry queue last: while normal jobs keep coming it would never get there."""
     many_jobs(5, retrying=True, waiting_s=10 * database.promote_after_seconds)

@@ -161,7 +161,7 @@ HANGS = {
 def hang(database_url: str, fence: Fence, how: str, lease_s: float) -> subprocess.CompletedProcess[str]:
     """A child of a worker, with everything real but the work."""
     child = f"""
-        import ctypes, uuid
+        import ctypes, errors, uuid
         from config import get_settings
         from jobs import claim
         from jobs.progress import Fence, Heartbeat
@@ -169,7 +169,7 @@ def hang(database_url: str, fence: Fence, how: str, lease_s: float) -> subproces
 
         fence = Fence(uuid.UUID("{fence.job_id}"), {fence.attempt})
         def record():
-            claim.fail(fence, TimeoutError("deadline"), get_settings(), cause=Cause.LOSS, worker="host:1:2")
+            claim.fail(fence, errors.DeadlinePassed("deadline"), get_settings(), cause=Cause.LOSS, worker="host:1:2")
         with Heartbeat(fence, lease_s={lease_s}, is_draining=lambda: False, on_overdue=record):
             {how}
     """

@@ -19,7 +19,6 @@ from tests.checker import (
     fail,
     finish,
     job_now,
-    known_bug,
     letters_of,
     new_job,
     result_of,
@@ -104,7 +103,6 @@ def test_a_database_that_stays_away_longer_than_the_patience_is_left_to_the_leas
     assert job_now(fence.job_id).status == Status.PROCESSING
 
 
-@known_bug("R2: the claim stays, nobody works, and its lapse is counted as a crash")
 def test_a_claim_in_doubt_costs_the_job_nothing(database: Settings) -> None:
     """The child lives and works on; only the reply to its claim was lost. That is no crash of the recording's doing."""
     job_id = new_job()

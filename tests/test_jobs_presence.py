@@ -1,6 +1,7 @@
 """Signs of life: a process is there while it signs in, and nobody is taken for somebody else."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,14 +9,13 @@ from sqlalchemy import select, text
 
 from config import Settings
 from database import transaction
-from jobs.presence import Identity, Presence, interval_s, sign_in, sign_out
+from jobs.presence import Identity, Presence, interval_s, new_birth, sign_in, sign_out
 from models import Process
 from tests.checker import (
     check_invariants,
     database_away,
     expire,
     job_now,
-    known_bug,
     new_job,
     take,
     worker_falls_silent,
@@ -55,8 +55,9 @@ def test_a_process_is_one_row_however_often_it_signs(database: Settings) -> None
 
 
 def test_siblings_share_a_worker_and_strangers_do_not(database: Settings) -> None:
-    assert Identity("worker", "host", 1, 8).worker == CHILD.worker
-    assert Identity("worker", "host", 2, 7).worker != CHILD.worker != Identity("worker", "other", 1, 7).worker
+    assert replace(CHILD, pid=8).worker == CHILD.worker
+    for stranger in (replace(CHILD, main_pid=2), replace(CHILD, host="other"), replace(CHILD, born=new_birth())):
+        assert stranger.worker != CHILD.worker
 
 
 def test_who_leaves_in_order_signs_out(often: Settings) -> None:
@@ -87,8 +88,6 @@ def test_a_child_signs_several_times_in_half_a_lease(database: Settings) -> None
         assert 2 * interval_s(database.model_copy(update={"lease_seconds": lease_s})) < lease_s / 2
 
 
-@known_bug("R8: an exception of the pool's statistics ends the thread, and the child looks dead")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_child_whose_statistics_fail_is_still_alive(often: Settings) -> None:
     calls: list[int] = []
 
@@ -106,14 +105,11 @@ def test_a_child_whose_statistics_fail_is_still_alive(often: Settings) -> None:
         presence.stop()
 
 
-@known_bug("R1: in a container the pids are the same after a restart, and so is the host's name")
 def test_a_worker_that_was_started_anew_is_not_the_sibling_of_its_predecessor(database: Settings) -> None:
     """The whole container was killed and restarted: that is no fault of the job."""
-    before = Identity("worker", "container", 1, 7)
-    sign_in(before)
+    before, after = (Identity("worker", "container", 1, 7) for _ in range(2))
     job_id = new_job()
     take(job_id, database, worker=before.name)
-    after = Identity("worker", "container", 1, 7)
     worker_falls_silent(job_id)
     sign_in(after)
     with transaction() as session:

@@ -24,7 +24,6 @@ from tests.checker import (
     finish,
     job_in,
     job_now,
-    known_bug,
     many_jobs,
     move_back,
     new_job,
@@ -141,7 +140,6 @@ def test_jobs_are_found_by_a_part_of_the_file_name_taken_literally(database: Set
         assert listed(q=part) == []
 
 
-@known_bug("R4: psycopg2 raises ValueError for a NUL: a 500 for GET /jobs/?q=%00")
 def test_a_search_for_what_no_file_name_can_hold_finds_nothing(database: Settings) -> None:
     new_job()
     assert listed(q="\0") == []
@@ -212,7 +210,6 @@ def test_places_are_counted_from_one_and_urgent_jobs_come_first(database: Settin
     assert [position(job_id) for job_id in urgent] == [1, 2]
 
 
-@known_bug("R7: places go by (run_at, id), doorbells by (run_at, created_at)")
 def test_places_come_true(database: Settings) -> None:
     """The doorbells ring in the order of the places; also for recordings that were sent in one request."""
     job_ids = many_jobs(4)
@@ -224,7 +221,6 @@ def test_places_come_true(database: Settings) -> None:
     assert [doorbell.job_id for doorbell in rung] == sorted(job_ids, key=lambda job_id: position(job_id) or 0)
 
 
-@known_bug("R14: only other retried jobs are counted")
 def test_a_retried_job_waits_behind_all_that_workers_take_before_it(database: Settings) -> None:
     """-Q high,normal,retry: see RELIABILITY, settings."""
     many_jobs(2)
@@ -258,7 +254,6 @@ def test_nothing_is_estimated_where_nothing_is_known(database: Settings) -> None
     assert eta(job_in(Status.PROCESSING, database)) is None  # no progress yet
 
 
-@known_bug("R15: started_at is the first attempt's")
 def test_the_estimate_of_a_running_job_goes_by_the_pace_of_its_attempt(database: Settings) -> None:
     """A job that failed an hour ago and is half done after 100 s needs 100 s more, not an hour."""
     fence = taken(database)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from config import Settings
 from jobs.retry import Again, Cause, Counters, Dead, Limits, plan
-from tests.checker import calm, known_bug
+from tests.checker import calm
 
 chances = st.floats(0, 1)
 causes = st.sampled_from(Cause)
@@ -84,7 +84,6 @@ def test_the_delay_is_drawn_from_nothing_to_a_ceiling_that_doubles(
         assert planned.delay_s == pytest.approx(chance * min(within.max_s, within.base_s * 2 ** (tries - 1)))
 
 
-@known_bug("R12: 2.0 * 2**5000 is too large for a float")
 def test_the_delay_grows_to_its_limit_and_no_further_however_many_tries_there_were() -> None:
     within = Limits(failures=10_000, losses=2, infra_losses=10, base_s=2.0, max_s=600.0)
     ceilings = []

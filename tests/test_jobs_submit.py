@@ -15,7 +15,7 @@ from jobs import read
 from jobs.states import NOTIFY_CHANNEL
 from jobs.submit import JobRequest, Upload, decode_options, open_batch, submit, validate
 from models import Job
-from tests.checker import calm, check_invariants, events_of, job_now, known_bug, new_job, other_connection
+from tests.checker import calm, check_invariants, events_of, job_now, new_job, other_connection
 from transcript import LANGUAGES, DecodeOptions
 
 UPLOAD = Upload("a.wav", "audio/a", 10, "f" * 64)
@@ -103,7 +103,6 @@ def test_the_commit_of_a_submit_wakes_the_relay(books: None) -> None:
     assert (event.attempt, event.from_status, event.to_status) == (0, None, "pending")
 
 
-@known_bug("R7: now() is the same for all rows of a transaction, and ids are random")
 def test_a_batch_keeps_its_jobs_in_order_and_what_it_refused(books: None) -> None:
     refused = [{"filename": "x.txt", "code": "unsupported_media", "detail": "no"}]
     with transaction() as session:
@@ -170,7 +169,6 @@ def test_a_model_path_must_lie_below_a_folder_that_the_operator_allows(
     assert (problems(asked(path.format(folder)), settings) == []) == is_allowed
 
 
-@known_bug("R4: validate() looks at neither metadata nor the texts among the options")
 @pytest.mark.parametrize(
     ("field", "request_"),
     [

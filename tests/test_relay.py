@@ -2,9 +2,7 @@
 
 import base64
 import json
-import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +20,8 @@ from config import Settings, inherited_environment
 from database import transaction
 from jobs import routing, sweep
 from jobs.progress import Fence
-from models import Process
+from models import Process as ProcessRow
+from stack.process import Process, ServiceSpec
 from tests.checker import (
     check_invariants,
     database_away,
@@ -57,17 +56,19 @@ def books(settings: Settings) -> Iterator[None]:
 
 
 class Relay:
-    """`python relay.py`, after its first tick."""
+    """`python relay.py`; it dies with the test."""
 
     def __init__(self, log: Path, **environment: object) -> None:
         changed = {"RELAY_TICK_SECONDS": "0.2", **{name: str(value) for name, value in environment.items()}}
-        self._log = log
-        with log.open("wb") as out:
-            self.process = subprocess.Popen(
-                (sys.executable, "relay.py"), cwd=ROOT, env={**inherited_environment(), **changed}, stderr=out
-            )
-        until(lambda: self.is_signed_in() or self.process.poll() is not None, 30)
-        assert self.process.poll() is None, self._log.read_text()
+        self.process = Process(
+            ServiceSpec(
+                name="relay",
+                argv=(sys.executable, str(ROOT / "relay.py")),
+                env={**inherited_environment(), **changed},
+                ready=self.is_signed_in,
+            ),
+            log,
+        )
 
     def is_signed_in(self) -> bool:
         return self.signs() is not None
@@ -75,7 +76,7 @@ class Relay:
     def signs(self) -> Any:
         """When it was last seen."""
         with transaction() as session:
-            return session.scalar(select(Process.seen_at).where(Process.id.endswith(f":{self.process.pid}")))
+            return session.scalar(select(ProcessRow.seen_at).where(ProcessRow.id.endswith(f":{self.process.pid}")))
 
     def goes_round(self) -> None:
         """At least one whole tick, from beginning to end."""
@@ -85,7 +86,7 @@ class Relay:
         until(lambda: self.signs() != second)
 
     def has_said(self, event: str) -> bool:
-        return event in self._log.read_text()
+        return event in self.process.log.read_text()
 
 
 def listeners() -> int:
@@ -103,13 +104,13 @@ def start(settings: Settings) -> Iterator[Start]:
 
     def begin(**environment: object) -> Relay:
         relays.append(Relay(settings.data_dir / f"relay-{len(relays)}.log", **environment))
+        relays[-1].process.start().wait_ready()
         until(lambda: listeners() == len(relays))
         return relays[-1]
 
     yield begin
     for relay in relays:
         relay.process.kill()
-        relay.process.wait()
 
 
 @pytest.fixture
@@ -211,7 +212,7 @@ def test_two_relays_ring_each_doorbell_once_and_one_goes_on_alone(start: Start, 
     for relay in relays:
         relay.goes_round()
     assert waiting(bells) == sorted((routing.NORMAL, "transcribe", str(job_id)) for job_id in job_ids)
-    relays[0].process.send_signal(signal.SIGKILL)
+    relays[0].process.kill()
     bells.flushall()
     job_id = new_job()
     assert hear(bells) == (routing.NORMAL, str(job_id))
@@ -235,8 +236,8 @@ def test_a_relay_whose_connections_are_cut_goes_on_and_ends_when_it_is_told_to(
             job_id = str(new_job())
             while hear(bells)[1] != job_id:  # a relay that was cut before its COMMIT rings the last one again
                 pass
-    relay.process.terminate()
-    assert relay.process.wait(10) == 0
+    relay.process.stop()
+    assert relay.process.exit_code == 0
     assert not relay.is_signed_in()
 
 
