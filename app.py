@@ -49,6 +49,7 @@ def schema_head() -> str | None:
 
 def main() -> None:
     settings = get_settings()
+    settings.require_servers()
     configure_logs(level=settings.log_level, fmt=settings.log_format, process="api")
     if settings.is_open_without_key:
         raise SystemExit(

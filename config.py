@@ -30,7 +30,9 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address the API binds to. Anything but loopback needs API_KEY.")
     port: int = Field(8000, ge=0, le=65535, description="Port of the API.")
     data_dir: Path = Field(Path("var"), description="Everything that must survive a restart lies below this folder.")
-    database_url: str = Field("", description="PostgreSQL 15+. Empty: `python -m stack` runs an embedded server.")
+    database_url: str = Field(
+        "", repr=False, description="PostgreSQL 15+. Empty: `python -m stack` runs an embedded server."
+    )
     redis_url: SecretStr = Field(
         SecretStr(""), description="Redis 6.2+ or Valkey. Empty: `python -m stack` runs an embedded server."
     )
@@ -76,7 +78,7 @@ class Settings(BaseSettings):
     max_upload_size_mb: int = Field(2048, ge=1, description="Largest accepted recording, in MiB.")
     max_batch_files: int = Field(100, ge=1, description="Most files in one POST /transcribe/batch.")
     max_audio_hours: float = Field(24, gt=0, description="Longest accepted recording.")
-    decode_memory_mb: int = Field(1024, ge=128, description="Address space of the process that decodes one file.")
+    decode_memory_mb: int = Field(1024, ge=256, description="Address space of the process that decodes one file.")
     decode_stall_seconds: float = Field(60, gt=0, description="A decoder that yields nothing for this long is killed.")
 
     # Database
@@ -120,6 +122,13 @@ class Settings(BaseSettings):
     @property
     def queues(self) -> tuple[str, ...]:
         return tuple(name.strip() for name in self.worker_queues.split(",") if name.strip())
+
+    def require_servers(self) -> None:
+        """For processes that are started alone; the stack starts its own servers."""
+        given = {"DATABASE_URL": self.database_url, "REDIS_URL": self.redis_url.get_secret_value()}
+        missing = " and ".join(name for name, url in given.items() if not url)
+        if missing:
+            raise SystemExit(f"{missing} must be set. Set it, or start everything with `make run`.")
 
     @property
     def is_open_without_key(self) -> bool:

@@ -15,6 +15,7 @@ from sqlalchemy.pool import QueuePool
 import errors
 from config import Settings, get_settings
 
+READ_ONLY = "25006"  # a standby that is about to take over, or one that was demoted
 # A half-open connection is given up within seconds, never waited for (docs/operations.md).
 _CONNECT: dict[str, Any] = {
     "connect_timeout": 3,
@@ -67,7 +68,9 @@ def is_connection_lost(error: BaseException) -> bool:
     """True where the server may be away; what was in flight may or may not have been committed."""
     if isinstance(error, (OperationalError, InterfaceError, PoolTimeout)):
         return True
-    return isinstance(error, DBAPIError) and error.connection_invalidated
+    if not isinstance(error, DBAPIError):
+        return False
+    return error.connection_invalidated or getattr(error.orig, "pgcode", None) == READ_ONLY
 
 
 @contextmanager

@@ -13,6 +13,7 @@ ServiceError
 │   ├── OutOfMemory             walk the ladder, discard the instance
 │   ├── EngineBroken            the device is in an unknown state: leave the process
 │   ├── ModelUnavailable        not cached, not downloadable, not allowed
+│   │   └── DownloadFailed      the hub did not answer: retried
 │   └── PoolTimeout             every instance stayed busy
 ├── StorageError                StorageFull 507 · FileMissing
 └── Interrupted                 no fault of the job: LeaseLost · Cancelled · Draining
@@ -113,6 +114,11 @@ class EngineBroken(EngineError):
 class ModelUnavailable(EngineError):
     code = "model_unavailable"
     retryable = False
+
+
+class DownloadFailed(ModelUnavailable):
+    code = "model_download_failed"
+    retryable = True
 
 
 class PoolTimeout(EngineError):

@@ -7,12 +7,15 @@ import os
 import select
 import signal
 import socket
+from dataclasses import dataclass, field
+from math import inf
 from threading import Event
-from time import monotonic
+from time import monotonic, time
 from types import FrameType
 
 import psycopg2
 from psycopg2 import extensions
+from sqlalchemy.orm import Session
 
 import errors
 import tasks
@@ -26,6 +29,12 @@ from telemetry.logs import configure_logs
 FORGET_EVERY_S = 60
 
 
+@dataclass(frozen=True, slots=True)
+class Instant:
+    monotonic: float = field(default_factory=monotonic)  # stands still while the machine sleeps
+    wall: float = field(default_factory=time)
+
+
 class Relay:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -34,12 +43,14 @@ class Relay:
         self._forget_at = 0.0
         self._sign_in_at = 0.0
         self._identity = presence.Identity("relay", socket.gethostname(), os.getpid(), os.getpid())
-        self._expire_from = 0.0  # after the database was away: give workers a lease to renew first
+        self._expire_from = 0.0
+        self._ticked_at = Instant(-inf, -inf)
 
     def run(self) -> None:
         emit("relay.started")
         while not self._stop.is_set():
-            self._tick()
+            self._listen()
+            self._tick()  # also for what was said while nobody listened
             self._wait()
         self._sign_out()
 
@@ -57,17 +68,29 @@ class Relay:
         try:
             self._sign_in()
             with transaction() as session:
-                if not sweep.try_lead(session):
-                    return
-                if monotonic() >= self._expire_from:
-                    sweep.expire_leases(session, self._settings)
-                if monotonic() >= self._forget_at:
-                    self._forget_at = monotonic() + FORGET_EVERY_S
-                    sweep.forget_processes(session)
-            self._ring()
+                if is_leader := sweep.try_lead(session):
+                    self._sweep(session)
+            if is_leader:
+                self._ring()
+            self._ticked_at = Instant()
         except errors.Unavailable as reason:
             self._expire_from = monotonic() + self._settings.lease_seconds
             emit("relay.database_away", reason=str(reason))
+
+    def _sweep(self, session: Session) -> None:
+        if self._may_expire():
+            sweep.expire_leases(session, self._settings)
+        if monotonic() >= self._forget_at:
+            self._forget_at = monotonic() + FORGET_EVERY_S
+            sweep.forget_processes(session)
+
+    def _may_expire(self) -> bool:
+        """Not within a lease of a silence, be it ours, the database's or a sleeping machine's: nobody could renew."""
+        now, before = Instant(), self._ticked_at
+        longest_s = self._settings.lease_seconds / 2 + self._settings.relay_tick_seconds
+        if max(now.monotonic - before.monotonic, now.wall - before.wall) > longest_s:
+            self._expire_from = now.monotonic + self._settings.lease_seconds
+        return now.monotonic >= self._expire_from
 
     def _sign_in(self) -> None:
         if monotonic() >= self._sign_in_at:
@@ -86,28 +109,33 @@ class Relay:
 
     def _wait(self) -> None:
         """Until somebody notifies or a tick has passed; without a listening connection, just the tick."""
+        if self._listening is None:
+            self._stop.wait(self._settings.relay_tick_seconds)
+            return
         try:
-            connection = self._listen()
-            if select.select([connection], [], [], self._settings.relay_tick_seconds)[0]:
-                connection.poll()
-                connection.notifies.clear()
+            if select.select([self._listening], [], [], self._settings.relay_tick_seconds)[0]:
+                self._listening.poll()
+                self._listening.notifies.clear()
         except (psycopg2.Error, OSError):
             self._listening = None
-            self._stop.wait(self._settings.relay_tick_seconds)
 
-    def _listen(self) -> extensions.connection:
-        if self._listening is None or self._listening.closed:
-            arguments = connect_arguments(self._settings, application="relay-listen")
-            url = database_url(self._settings).set(drivername="postgresql")
+    def _listen(self) -> None:
+        if self._listening is not None and not self._listening.closed:
+            return
+        arguments = connect_arguments(self._settings, application="relay-listen")
+        url = database_url(self._settings).set(drivername="postgresql")
+        try:
             self._listening = psycopg2.connect(url.render_as_string(hide_password=False), **arguments)
             self._listening.set_isolation_level(extensions.ISOLATION_LEVEL_AUTOCOMMIT)
             with self._listening.cursor() as cursor:
                 cursor.execute(f"LISTEN {NOTIFY_CHANNEL}")
-        return self._listening
+        except (psycopg2.Error, OSError):
+            self._listening = None
 
 
 def main() -> None:
     settings = get_settings()
+    settings.require_servers()
     configure_logs(level=settings.log_level, fmt=settings.log_format, process="relay")
     relay = Relay(settings)
     signal.signal(signal.SIGTERM, relay.stop)

@@ -26,6 +26,7 @@ THREAD_POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 def main() -> None:
     settings = get_settings()
+    settings.require_servers()
     configure_logs(level=settings.log_level, fmt=settings.log_format, process="worker")
     with tempfile.TemporaryDirectory(prefix="whisper-queue-") as folder:
         drain_file = Path(folder) / "drain"  # exists once this process was told to stop; children look for it

@@ -87,7 +87,7 @@ def download(size: str, settings: Settings) -> Path:
 def resolve_default(settings: Settings) -> tuple[str, str | None]:
     """WHISPER_MODEL_SIZE where it is cached or can be fetched; else the bundled model, and why."""
     size = settings.whisper_model_size
-    if is_cached(size, settings):
+    if settings.engine == "fake" or is_cached(size, settings):
         return size, None
     if "/" in size:
         reason = "no model was found there, or it is not below MODEL_ALLOWED_PATHS"
@@ -166,7 +166,7 @@ def main(sizes: list[str]) -> int:
 def _print_default(settings: Settings) -> None:
     size, warning = resolve_default(settings)
     try:
-        if warning is None:
+        if warning is None and settings.engine != "fake":
             locate(size, settings)
     except ModelUnavailable as error:
         size, warning = "demo", f"{error} Using the bundled 'demo', which knows few words."

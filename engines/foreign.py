@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from errors import EngineBroken, EngineError, ModelUnavailable, OutOfMemory, ServiceError
+from errors import DownloadFailed, EngineBroken, EngineError, ModelUnavailable, OutOfMemory, ServiceError
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,8 @@ TEXTS = (
     Row("is not found or cannot be loaded", EngineError, _NO_DEVICE),  # libcublas.so.12
 )
 _HUB_PACKAGES = {"huggingface_hub", "hf_xet", "httpx", "httpx2", "httpcore", "requests", "urllib3"}
+_FOR_GOOD = {"HFValidationError", "OfflineModeIsEnabled"}
+_REFUSED = {400, 401, 403, 404, 410}
 _SIGNALS = {"SoftTimeLimitExceeded", "TimeLimitExceeded"}  # Celery raises these here from a signal handler
 
 
@@ -70,8 +72,8 @@ def translate(error: BaseException) -> ServiceError:
         return error
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return OutOfMemory(_NO_MEMORY)
-    if _package(error) in _HUB_PACKAGES:
-        return ModelUnavailable(_NO_DOWNLOAD)
+    if _package(error) in _HUB_PACKAGES or isinstance(error, ConnectionError | TimeoutError):
+        return (ModelUnavailable if _is_refused(error) else DownloadFailed)(_NO_DOWNLOAD)
     text = str(error).lower()
     for row in TEXTS:
         if row.text.lower() in text:
@@ -79,6 +81,12 @@ def translate(error: BaseException) -> ServiceError:
     if isinstance(error, OSError):
         return ModelUnavailable(f"The model's files could not be read or written ({type(error).__name__}).")
     return EngineError(f"The engine failed ({type(error).__name__}).")
+
+
+def _is_refused(error: BaseException) -> bool:
+    """Whether the hub would say the same again."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return type(error).__name__ in _FOR_GOOD or status in _REFUSED
 
 
 def _package(error: BaseException) -> str:

@@ -40,6 +40,7 @@ from telemetry.events import emit
 from telemetry.logs import log_context
 from transcript import Language, Segment
 
+OUTAGE_S = 600.0  # a child whose job waits for the database can do nothing else: this long it tries to give it back
 VOICE_MARGIN_S = 0.05  # a consonant is heard before the detector calls it speech
 
 
@@ -78,13 +79,19 @@ def _attempt(claimed: Claim, work: Workplace) -> None:
             completed = _Attempt(claimed, work, beat).transcribe()
         verb = "completed" if completed else "fenced"
         emit(f"attempt.{verb}", attempt=fence.attempt, seconds=round(monotonic() - started, 3))
-    except (errors.LeaseLost, errors.Cancelled) as reason:
+    except errors.Cancelled as reason:
         emit("attempt.stopped", attempt=fence.attempt, reason=reason.code)
-    except (errors.Draining, errors.Unavailable, SystemExit, KeyboardInterrupt):  # no fault of the recording
-        claims.release(fence, patience_s=work.settings.lease_seconds)
-        emit("attempt.released", attempt=fence.attempt)
+    except (errors.Draining, SystemExit, KeyboardInterrupt):
+        _give_back(fence, "drained", patience_s=work.settings.lease_seconds)
+    except (errors.LeaseLost, errors.Unavailable) as reason:  # the database was away, or somebody took the job
+        _give_back(fence, reason.code, patience_s=OUTAGE_S, delay_s=errors.Unavailable.retry_after_s)
     except BaseException as error:  # noqa: BLE001 a MemoryError that reaches Celery kills the whole worker (celery#10462)
         _record_failure(fence, error, work)
+
+
+def _give_back(fence: Fence, reason: str, *, patience_s: float, delay_s: float = 0) -> None:
+    released = claims.release(fence, reason=reason, patience_s=patience_s, delay_s=delay_s)
+    emit("attempt.released" if released else "attempt.stopped", attempt=fence.attempt, reason=reason)
 
 
 def _record_failure(fence: Fence, error: BaseException, work: Workplace) -> None:

@@ -2,7 +2,7 @@
 
 import uuid
 
-from sqlalchemy import delete
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 import errors
@@ -14,11 +14,13 @@ from models import Job
 def cancel(session: Session, job_id: uuid.UUID) -> Job:
     """Raises NotFound, or Conflict where the job is final already; a finish committed first wins."""
     get_job(session, job_id)
-    for status in (Status.PENDING, Status.PROCESSING, Status.PENDING):  # it may be claimed or given back meanwhile
-        job = move(session, job_id, status, Status.CANCELLED, fence=None)
-        if job is not None:
-            return job
-    raise errors.Conflict("The job is final already and cannot be cancelled. Add ?purge=true to delete it.")
+    status = session.scalar(select(Job.status).where(Job.id == job_id).with_for_update())  # it may be claimed meanwhile
+    job = None
+    if status in (Status.PENDING, Status.PROCESSING):
+        job = move(session, job_id, Status(status), Status.CANCELLED, fence=None)
+    if job is None:
+        raise errors.Conflict("The job is final already and cannot be cancelled. Add ?purge=true to delete it.")
+    return job
 
 
 def purge(session: Session, job_id: uuid.UUID) -> str:

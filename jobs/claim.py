@@ -91,17 +91,26 @@ def finish(fence: Fence, result: Result, *, patience_s: float) -> bool:
             session.add(result)
         return job is not None
 
-    return _durably(fence, Status.COMPLETED, write, patience_s)
+    return _durably(fence, {Status.COMPLETED}, write, patience_s)
 
 
-def release(fence: Fence, *, patience_s: float) -> bool:
-    """Give the job back uncounted: the worker drains."""
+def release(fence: Fence, *, reason: str, patience_s: float, delay_s: float = 0) -> bool:
+    """Give the job back uncounted: what ended the attempt is no fault of the recording. False: fenced."""
+    run_at = func.now() + timedelta(seconds=delay_s) if delay_s else Job.run_at  # as old as it was, so first in line
 
     def write(session: Session) -> bool:
-        detail = {"reason": "drained"}
-        return bool(move(session, fence.job_id, Status.PROCESSING, Status.PENDING, fence=fence.attempt, detail=detail))
+        job = move(
+            session,
+            fence.job_id,
+            Status.PROCESSING,
+            Status.PENDING,
+            fence=fence.attempt,
+            detail={"reason": reason},
+            run_at=run_at,
+        )
+        return job is not None
 
-    return _durably(fence, Status.PENDING, write, patience_s)
+    return _durably(fence, {Status.PENDING}, write, patience_s)
 
 
 def fail(fence: Fence, error: BaseException, settings: Settings, *, cause: retry.Cause, worker: str | None) -> bool:
@@ -111,7 +120,7 @@ def fail(fence: Fence, error: BaseException, settings: Settings, *, cause: retry
     def write(session: Session) -> bool:
         return give_up_attempt(session, fence, describe(error), settings, cause=cause, worker=worker, trace=trace)
 
-    return _durably(fence, None, write, settings.lease_seconds)
+    return _durably(fence, {Status.PENDING, Status.FAILED}, write, settings.lease_seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,16 +241,15 @@ def patiently(write: Callable[[Session], Answer], patience_s: float) -> tuple[An
             Event().wait(PAUSE_S)
 
 
-def _durably(fence: Fence, target: Status | None, write: Callable[[Session], bool], patience_s: float) -> bool:
+def _durably(fence: Fence, targets: set[Status], write: Callable[[Session], bool], patience_s: float) -> bool:
     """Write, also across a database restart: a COMMIT in doubt is resolved by reading the row again."""
+
+    def is_ours(session: Session) -> bool:
+        job = session.get(Job, fence.job_id)
+        return job is not None and job.attempt == fence.attempt and job.status in targets
+
     try:
         written, in_doubt = patiently(write, patience_s)
+        return written or (in_doubt and patiently(is_ours, patience_s)[0])
     except errors.Unavailable:
         return False  # the lease runs out and the relay takes the job back
-    return written or (in_doubt and _is_ours(fence, target))
-
-
-def _is_ours(fence: Fence, target: Status | None) -> bool:
-    with transaction() as session:
-        job = session.get(Job, fence.job_id)
-    return job is not None and job.attempt == fence.attempt and target in (None, job.status)

@@ -1,18 +1,20 @@
 """Signs of life: a row a process, refreshed every few seconds, with what its model pool holds."""
 
 import json
+import socket
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from threading import Event, Thread
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import delete, func
+from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 import errors
-from config import Settings
+from config import Settings, get_settings
 from database import transaction
 from models import Process
 from telemetry.events import emit
@@ -62,6 +64,14 @@ def sign_out(identity: Identity) -> None:
         session.execute(delete(Process).where(Process.id == identity.name))
 
 
+def is_alive(host: str, settings: Settings) -> bool:
+    """Whether a process of `host` signed in within a lease: the health check of containers that serve no port."""
+    seen = Process.seen_at > func.now() - timedelta(seconds=settings.lease_seconds)
+    with transaction() as session:
+        query = select(Process.id).where(Process.id.startswith(f"{host}:", autoescape=True), seen)
+        return session.scalar(query.limit(1)) is not None
+
+
 class Presence:
     """Signs in again and again, on a thread. Where the database is away a sign is missed, nothing more."""
 
@@ -98,3 +108,7 @@ def _attempt(action: Callable[[], None]) -> None:
         action()
     except errors.Unavailable:
         return
+
+
+if __name__ == "__main__":
+    sys.exit(not is_alive(socket.gethostname(), get_settings()))

@@ -66,10 +66,13 @@ class Heartbeat:
         self._done = Event()
         self._renewed_at = monotonic()
         self._ended: Ended | None = None
+        self._interval_s = min(lease_s / 4, LONGEST_BEAT_S)
         self._thread = Thread(target=self._run, name="heartbeat", daemon=True)
+        self._watchdog = Thread(target=self._watch, name="watchdog", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
+        self._watchdog.start()
         return self
 
     def __exit__(
@@ -77,6 +80,7 @@ class Heartbeat:
     ) -> None:
         self._done.set()
         self._thread.join(timeout=self._lease_s)
+        self._watchdog.join()
         faulthandler.cancel_dump_traceback_later()
 
     def check(self) -> None:
@@ -89,26 +93,30 @@ class Heartbeat:
             raise errors.Draining("The worker is shutting down.")
 
     def _run(self) -> None:
-        interval_s = min(self._lease_s / 4, LONGEST_BEAT_S)
         while not self._done.is_set():
-            self._arm_watchdog()
             overdue = self._beat()
             if self._must_leave(overdue=overdue):
                 self._leave(LEAVE_CODE)
-            self._done.wait(interval_s)
+            self._done.wait(self._interval_s)
 
-    def _arm_watchdog(self) -> None:
-        # A C thread of CPython's that needs no GIL: it ends the process where native code holds the GIL for a lease.
-        faulthandler.dump_traceback_later(self._lease_s, exit=True, file=sys.__stderr__)  # type: ignore[arg-type]
+    def _watch(self) -> None:
+        """Arm a C thread of CPython's that needs no GIL: it ends the process where native code holds it for a lease.
+
+        Not from the heartbeat's thread: a frozen database may hold that up, and is no reason to end the process.
+        """
+        while not self._done.is_set():
+            faulthandler.dump_traceback_later(self._lease_s, exit=True, file=sys.__stderr__)  # type: ignore[arg-type]
+            self._done.wait(self._interval_s)
 
     def _beat(self) -> bool:
         """Renew the lease. True: the attempt is past its deadline."""
+        asked_at = monotonic()
         try:
             overdue = self._renew()
         except errors.Unavailable:
             return False  # not renewed: check() raises when this lasts for a lease
         if overdue is not None:
-            self._renewed_at = monotonic()
+            self._renewed_at = asked_at
         return bool(overdue)
 
     def _renew(self) -> bool | None:
@@ -125,7 +133,7 @@ class Heartbeat:
             return False
         if overdue:
             self._on_overdue()
-            return True
+            return not self._done.is_set()
         return self._ended is not None and monotonic() - self._ended.at > GRACE_S
 
 

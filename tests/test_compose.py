@@ -295,3 +295,8 @@ def test_the_gpu_image_adds_cublas() -> None:
     cuda, plain = ((ROOT / f"requirements{kind}.lock").read_text() for kind in ("-cuda", ""))
     assert packages(added) == packages(cuda) - packages(plain)
     assert "nvidia-cublas-cu12" in packages(added)
+
+
+def test_every_service_that_stays_up_has_a_health_check() -> None:
+    for name, service in SERVICES.items():
+        assert name == "migrate" or "healthcheck" in service, name

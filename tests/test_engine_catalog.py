@@ -203,6 +203,10 @@ def test_a_download_shows_its_progress_on_a_terminal(hub: ThreadingHTTPServer, t
     os.close(theirs)
 
 
+def test_the_engine_of_the_fault_tests_needs_no_model() -> None:
+    assert catalog.resolve_default(Settings(engine="fake", whisper_model_size="small")) == ("small", None)
+
+
 def test_the_set_up_without_a_hub_prints_demo_and_one_line_why(tmp_path: Path) -> None:
     done = run_catalog(hub_port=9, cache=tmp_path, WHISPER_MODEL_SIZE="base")
     assert done.stdout == "demo\n"

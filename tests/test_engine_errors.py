@@ -4,11 +4,12 @@ import errno
 import re
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from engines.foreign import TEXTS, Row, foreign_errors, translate
-from errors import EngineBroken, EngineError, LeaseLost, ModelUnavailable, OutOfMemory
+from errors import DownloadFailed, EngineBroken, EngineError, LeaseLost, ModelUnavailable, OutOfMemory
 
 OUT_OF_MEMORY = [
     "CUDA failed with error out of memory",
@@ -80,8 +81,8 @@ def test_no_row_of_the_table_is_hidden_by_an_earlier_one(row: Row) -> None:
         (FileNotFoundError(errno.ENOENT, "No such file", "/srv/secret/model"), ModelUnavailable),
         (PermissionError(errno.EACCES, "Permission denied", "/srv/secret/model"), ModelUnavailable),
         (OSError(errno.ENOSPC, "No space left on device"), ModelUnavailable),
-        (ConnectionResetError(), ModelUnavailable),
-        (TimeoutError(), ModelUnavailable),
+        (ConnectionResetError(), DownloadFailed),
+        (TimeoutError(), DownloadFailed),
         (ValueError("hf_secret"), EngineError),
         (RuntimeError("a text that nobody has seen, in /srv/secret"), EngineError),
         (Exception(), EngineError),
@@ -94,13 +95,25 @@ def test_errors_are_mapped_by_type_where_the_text_says_nothing(foreign: Exceptio
     assert "secret" not in str(error)
 
 
-def test_errors_of_the_hub_and_of_what_it_is_made_of_are_model_unavailable() -> None:
+def test_a_hub_that_refuses_is_for_good_and_one_that_does_not_answer_is_asked_again() -> None:
     from huggingface_hub import errors as hub
 
-    for kind in (hub.LocalEntryNotFoundError, hub.HFValidationError, hub.OfflineModeIsEnabled):
+    for kind in (hub.HFValidationError, hub.OfflineModeIsEnabled):
         assert type(translate(kind("https://host/path?token=hf_secret"))) is ModelUnavailable
+    assert type(translate(hub.LocalEntryNotFoundError("hf_secret"))) is DownloadFailed  # what it says without a network
     client = type("ConnectError", (Exception,), {"__module__": "httpx2._exceptions"})
-    assert type(translate(client("hf_secret"))) is ModelUnavailable
+    assert type(translate(client("hf_secret"))) is DownloadFailed
+    for status, ours in (
+        (401, ModelUnavailable),
+        (404, ModelUnavailable),
+        (429, DownloadFailed),
+        (503, DownloadFailed),
+    ):
+        error = client("hf_secret")
+        error.response = SimpleNamespace(status_code=status)
+        assert type(translate(error)) is ours
+    assert DownloadFailed.retryable
+    assert not ModelUnavailable.retryable
 
 
 def test_our_own_errors_pass_unchanged() -> None:

@@ -84,7 +84,7 @@ def test_nothing_is_written_for_a_job_after_its_cancel(database: Settings) -> No
     before = everything_about(fence.job_id)
     assert not finish(fence)
     assert not fail(fence, RuntimeError("x"), database)
-    assert not claims.release(fence, patience_s=1)
+    assert not claims.release(fence, reason="drained", patience_s=1)
     assert claims.claim(fence.job_id, claimed_by=WORKER, settings=database) is None
     assert everything_about(fence.job_id) == before
 
@@ -122,7 +122,7 @@ def test_a_cancel_at_the_moment_of_a_claim_always_wins(database: Settings) -> No
 
 def test_a_cancel_at_the_moment_when_the_job_is_given_back_always_wins(database: Settings) -> None:
     def release(fence: Fence) -> bool:
-        return claims.release(fence, patience_s=1)
+        return claims.release(fence, reason="drained", patience_s=1)
 
     for fence, answers in race(30, lambda: taken(database), lambda fence: cancel(fence.job_id), release):
         assert answers[0]
@@ -165,7 +165,7 @@ def test_a_worker_whose_job_was_deleted_cannot_write(database: Settings) -> None
         cancels.purge(session, fence.job_id)
     assert not finish(fence)
     assert not fail(fence, RuntimeError("x"), database)
-    assert not claims.release(fence, patience_s=1)
+    assert not claims.release(fence, reason="drained", patience_s=1)
     assert claims.claim(fence.job_id, claimed_by=WORKER, settings=database) is None
     assert everything_about(fence.job_id) == []
 

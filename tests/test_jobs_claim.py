@@ -144,7 +144,7 @@ WRITES: dict[str, Callable[[Fence, Settings], bool]] = {
     "finish": lambda fence, _: finish(fence, "stale"),
     "fail": lambda fence, settings: fail(fence, RuntimeError("stale"), settings),
     "fail for good": lambda fence, settings: fail(fence, errors.NoAudioStream("stale"), settings),
-    "release": lambda fence, _: claims.release(fence, patience_s=1),
+    "release": lambda fence, _: claims.release(fence, reason="drained", patience_s=1),
     "checkpoint": checkpoint,
 }
 
@@ -160,7 +160,7 @@ def test_a_worker_whose_attempt_is_old_cannot(database: Settings, write: str) ->
 
 def test_a_worker_whose_job_waits_again_can_write_nothing_more(database: Settings) -> None:
     fence = taken(database)
-    assert claims.release(fence, patience_s=1)
+    assert claims.release(fence, reason="drained", patience_s=1)
     before = everything_about(fence.job_id)
     for write in WRITES.values():
         assert write(fence, database) is False
@@ -207,7 +207,7 @@ def test_a_result_that_cannot_be_written_leaves_the_job_running(database: Settin
 
 def test_a_job_that_is_given_back_was_not_tried_and_can_be_taken_at_once(database: Settings) -> None:
     fence = taken(database)
-    assert claims.release(fence, patience_s=1)
+    assert claims.release(fence, reason="drained", patience_s=1)
     job = job_now(fence.job_id)
     assert (job.status, job.failures, job.losses, job.infra_losses, job.retrying) == ("pending", 0, 0, 0, False)
     assert take(fence.job_id, database).fence.attempt == 2

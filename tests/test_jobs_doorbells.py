@@ -178,7 +178,7 @@ def test_a_job_that_was_given_back_is_rung_again_at_once(database: Settings) -> 
     job_id = new_job()
     queues = Queues()
     queues.tick(database)
-    claims.release(take(job_id, database).fence, patience_s=1)
+    claims.release(take(job_id, database).fence, reason="drained", patience_s=1)
     assert [doorbell.attempt for doorbell in queues.tick(database)] == [2]
 
 

@@ -16,7 +16,7 @@ from database import transaction
 from jobs import progress
 from jobs.cancel import cancel, purge
 from jobs.progress import LEAVE_CODE, Fence, Heartbeat
-from tests.checker import check_invariants, database_away, finish, job_now, move_back, taken
+from tests.checker import check_invariants, database_away, finish, job_now, move_back, other_connection, taken
 from tests.processes import until
 
 ROOT = Path(__file__).parents[1]
@@ -35,7 +35,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beats ten times a second; a deaf main thread has half a second. The watchdog is for processes of their own."""
     monkeypatch.setattr(progress, "LONGEST_BEAT_S", 0.1)
     monkeypatch.setattr(progress, "GRACE_S", 0.5)
-    monkeypatch.setattr(Heartbeat, "_arm_watchdog", lambda _: None)
+    monkeypatch.setattr(Heartbeat, "_watch", lambda _: None)
 
 
 def heartbeat(fence: Fence, *, lease_s: float = LEASE_S, **answers: Any) -> Heartbeat:
@@ -190,6 +190,14 @@ def test_a_hang_that_holds_the_interpreter_lock_is_ended_within_a_lease(database
     assert ended.returncode != 0
     assert "Timeout" in ended.stderr  # faulthandler's: where it hung is in the log
     assert "<module>" in ended.stderr
+
+
+def test_a_database_that_holds_up_the_heartbeat_for_more_than_a_lease_ends_nobody(database: Settings) -> None:
+    fence = taken(database)
+    with other_connection() as cursor:
+        cursor.execute("BEGIN; SELECT 1 FROM transcription_jobs FOR UPDATE")
+        ended = hang(database.database_url, fence, "ctypes.CDLL(None).sleep(4)", lease_s=2)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_a_native_hang_is_ended_at_its_deadline_and_counted_as_a_loss(database: Settings) -> None:

@@ -8,6 +8,7 @@ import errors
 from config import Settings
 from database import transaction
 from jobs import claim as claims
+from jobs.cancel import cancel
 from jobs.states import Status
 from tests.checker import (
     WORKER,
@@ -71,7 +72,7 @@ def test_a_death_in_doubt_makes_one_dead_letter(database: Settings, after: bool)
 def test_a_release_in_doubt_gives_the_job_back(database: Settings, after: bool) -> None:
     fence = taken(database)
     with commits_cut(after=after):
-        assert claims.release(fence, patience_s=5)
+        assert claims.release(fence, reason="drained", patience_s=5)
     assert [event.to_status for event in events_of(fence.job_id)] == ["pending", "processing", "pending"]
 
 
@@ -93,7 +94,22 @@ def test_a_write_in_doubt_of_which_nothing_came_does_not_count_a_success_of_some
         return False
 
     tries: list[int] = []
-    assert claims._durably(fence, Status.COMPLETED, write, 5) is False
+    assert claims._durably(fence, {Status.COMPLETED}, write, 5) is False
+
+
+def test_a_write_that_never_arrived_and_then_a_cancel_is_no_success(database: Settings) -> None:
+    fence = taken(database)
+    tries: list[int] = []
+
+    def write(session: object) -> bool:
+        tries.append(1)
+        if len(tries) == 1:
+            with transaction() as other:
+                cancel(other, fence.job_id)
+            raise errors.Unavailable("cut")
+        return False
+
+    assert claims._durably(fence, {Status.PENDING, Status.FAILED}, write, 5) is False
 
 
 def test_a_database_that_stays_away_longer_than_the_patience_is_left_to_the_lease(database: Settings) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy import select, text
 
 from config import Settings
 from database import transaction
-from jobs.presence import Identity, Presence, interval_s, new_birth, sign_in, sign_out
+from jobs.presence import Identity, Presence, interval_s, is_alive, new_birth, sign_in, sign_out
 from models import Process
 from tests.checker import (
     check_invariants,
@@ -103,6 +103,16 @@ def test_a_child_whose_statistics_fail_is_still_alive(often: Settings) -> None:
         until(signs, 5)
     finally:
         presence.stop()
+
+
+def test_a_container_is_healthy_while_a_process_of_its_host_signs(database: Settings) -> None:
+    sign_in(CHILD)
+    assert is_alive("host", database)
+    assert not is_alive("hos", database)
+    assert not is_alive("%", database)
+    with transaction() as session:
+        session.execute(text("UPDATE processes SET seen_at = now() - interval '1 h'"))
+    assert not is_alive("host", database)
 
 
 def test_a_worker_that_was_started_anew_is_not_the_sibling_of_its_predecessor(database: Settings) -> None:

@@ -3,7 +3,9 @@
 import base64
 import json
 import socket
+import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,11 +18,15 @@ import redis
 from sqlalchemy import select, text
 
 import errors
+import relay as relay_module
+import tasks
+from celery_app import app
 from config import Settings, inherited_environment
 from database import transaction
 from jobs import routing, sweep
 from jobs.progress import Fence
 from models import Process as ProcessRow
+from relay import Instant
 from stack.process import Process, ServiceSpec
 from tests.checker import (
     check_invariants,
@@ -221,9 +227,10 @@ def test_two_relays_ring_each_doorbell_once_and_one_goes_on_alone(start: Start, 
 def test_a_dead_letter_rings_once_while_nobody_answers(settings: Settings, start: Start, bells: "redis.Redis") -> None:
     relay = start(LEASE_SECONDS=1)
     letter = dead_letter_of(settings, errors.NoAudioStream("There is no sound in it."))
-    until(lambda: waiting(bells))
+    until(lambda: bells.llen(routing.DLQ))
     relay.goes_round()
-    assert waiting(bells) == [(routing.DLQ, "dead_letter", str(letter.id))]
+    dead = [message for message in waiting(bells) if message[0] == routing.DLQ]
+    assert dead == [(routing.DLQ, "dead_letter", str(letter.id))]
 
 
 def test_a_relay_whose_connections_are_cut_goes_on_and_ends_when_it_is_told_to(
@@ -239,6 +246,61 @@ def test_a_relay_whose_connections_are_cut_goes_on_and_ends_when_it_is_told_to(
     relay.process.stop()
     assert relay.process.exit_code == 0
     assert not relay.is_signed_in()
+
+
+def test_what_is_submitted_while_nobody_listens_is_not_left_to_the_tick(start: Start, bells: "redis.Redis") -> None:
+    start(RELAY_TICK_SECONDS=RARELY_S)
+    with other_connection() as cursor:
+        cursor.execute(CUT_ALL)
+    job_id = str(new_job())
+    assert hear(bells)[1] == job_id
+
+
+LEASE_S = 30.0
+SLEPT_S = 3600.0
+
+
+@pytest.mark.parametrize(
+    ("moments", "allowed"),
+    [
+        ([(0, 0), (1, 1), (29, 29)], False),  # just started: who knows for how long nobody could renew
+        ([(0, 0), *((s, s) for s in range(1, 31))], True),
+        ([(0, 0), *((s, s) for s in range(1, 31)), (31, 31 + SLEPT_S)], False),  # the machine slept
+        ([(0, 0), *((s, s) for s in range(1, 31)), (70, 70)], False),  # the relay was stopped, or its query hung
+        ([(0, 0), *((s, s - SLEPT_S) for s in range(1, 31))], True),  # the clock was put back
+    ],
+)
+def test_workers_have_a_lease_to_renew_after_any_silence(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, moments: list[tuple[float, float]], *, allowed: bool
+) -> None:
+    relay = relay_module.Relay(settings.model_copy(update={"lease_seconds": LEASE_S, "relay_tick_seconds": 1}))
+    for moment in moments:
+        monkeypatch.setattr(relay_module, "Instant", lambda at=moment: Instant(*at))
+        answer = relay._may_expire()
+        relay._ticked_at = Instant(*moment)
+    assert answer is allowed
+
+
+@pytest.mark.parametrize("program", ["relay.py", "worker.py", "app.py"])
+def test_a_process_started_alone_says_what_it_lacks(program: str) -> None:
+    environment = {**inherited_environment(), "DATABASE_URL": "", "REDIS_URL": ""}
+    ended = subprocess.run(
+        (sys.executable, ROOT / program), env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.strip() == (
+        "DATABASE_URL and REDIS_URL must be set. Set it, or start everything with `make run`."
+    )
+
+
+def test_a_doorbell_for_a_redis_that_refuses_fails_at_once() -> None:
+    """Who rings holds rows locked."""
+    job_id = uuid.uuid4()
+    with a_port(is_open=False) as port, app.connection_for_write(f"redis://127.0.0.1:{port}/0") as connection:
+        started = monotonic()
+        with pytest.raises(tasks.BROKER_ERRORS):
+            tasks.transcribe.apply_async((str(job_id),), queue=routing.NORMAL, connection=connection)  # type: ignore[call-arg]
+        assert monotonic() - started < 2
 
 
 def test_after_an_absence_of_the_database_workers_have_a_lease_to_come_back(

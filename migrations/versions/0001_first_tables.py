@@ -149,7 +149,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "job_events",
-        sa.Column("id", sa.Integer(), sa.Identity(always=True), nullable=False),
+        sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
         sa.Column("job_id", sa.Uuid(), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("from_status", sa.Text(), nullable=True),
