@@ -11,6 +11,7 @@ from alembic.script import ScriptDirectory
 from fastapi import FastAPI
 
 from api import batches, deps, health, jobs, operate, problems, transcribe
+from api.admission import Admission
 from config import VERSION, Settings, get_settings
 from storage import open_storage
 from telemetry.logs import configure_logs
@@ -27,6 +28,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = FastAPI(title="Whisper Queue", version=VERSION, description=DESCRIPTION, lifespan=_lifespan)
     app.state.settings = settings
     app.state.storage = open_storage(settings)
+    app.state.admission = Admission(settings, app.state.storage)
     app.state.schema_head = schema_head()
     app.add_middleware(deps.RequestId)
     problems.install(app)

@@ -77,9 +77,18 @@ class Settings(BaseSettings):
     # Uploads and media
     max_upload_size_mb: int = Field(2048, ge=1, description="Largest accepted recording, in MiB.")
     max_batch_files: int = Field(100, ge=1, description="Most files in one POST /transcribe/batch.")
+    max_waiting_jobs: int = Field(10_000, ge=0, description="Above this POST answers 503; 0: no limit.")
+    max_waiting_audio_hours: float = Field(0, ge=0, description="Likewise, as hours of audio, estimated; 0: no limit.")
+    min_free_disk_mb: int = Field(500, ge=0, description="With less free space for recordings POST answers 503.")
     max_audio_hours: float = Field(24, gt=0, description="Longest accepted recording.")
     decode_memory_mb: int = Field(1024, ge=256, description="Address space of the process that decodes one file.")
     decode_stall_seconds: float = Field(60, gt=0, description="A decoder that yields nothing for this long is killed.")
+
+    # Housekeeping
+    retention_days: float = Field(
+        0, ge=0, description="Jobs final for so long are deleted, but for open dead letters; 0: never."
+    )
+    event_retention_days: float = Field(90, ge=0, description="Likewise the history of final jobs; 0: never.")
 
     # Database
     db_pool_size: int = Field(10, ge=1, description="Connections per API process; also its request threads.")

@@ -5,6 +5,7 @@ ServiceError
 │   ├── InvalidOption 422 · NotFound 404 · Conflict 409 · Unauthorized 401
 │   └── TooLarge 413 · UnsupportedMedia 415
 ├── Unavailable 503             the database or another part is away
+│   └── Overloaded              too much is waiting, or the disk is nearly full
 ├── MediaError                  the recording itself: never retried as it is
 │   └── UndecodableAudio · NoAudioStream · AudioTooLong
 ├── DecoderCrashed              the decoding process died or hung: retried
@@ -75,6 +76,11 @@ class Unavailable(ServiceError):
     code = "unavailable"
     status = 503
     retry_after_s: ClassVar[int] = 5
+
+
+class Overloaded(Unavailable):
+    code = "overloaded"
+    retry_after_s = 30
 
 
 class MediaError(ServiceError):

@@ -62,6 +62,7 @@ class Job(Base):
     priority: Mapped[str] = mapped_column(server_default="normal")
     options: Mapped[Json] = mapped_column(server_default=text("'{}'"))  # the rest of transcript.DecodeOptions
     meta: Mapped[Json] = mapped_column("metadata", server_default=text("'{}'"))
+    delete_after_s: Mapped[int | None]  # counted from the moment it is final
 
     # Where it stands; written by jobs/states.py alone
     status: Mapped[str] = mapped_column(server_default="pending")
@@ -75,6 +76,7 @@ class Job(Base):
     published_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
     completed_at: Mapped[datetime | None]
+    delete_at: Mapped[datetime | None]  # set when it becomes final
     error_code: Mapped[str | None]
     error_message: Mapped[str | None]
 
@@ -114,6 +116,10 @@ class Job(Base):
             postgresql_where=text("status = 'pending'"),
         ),
         Index("ix_jobs_leases", "lease_until", postgresql_where=text("status = 'processing'")),
+        # Housekeeping
+        Index("ix_jobs_delete_at", "delete_at", postgresql_where=text("delete_at IS NOT NULL")),
+        Index("ix_jobs_completed_at", "completed_at", postgresql_where=text("completed_at IS NOT NULL")),
+        Index("ix_jobs_storage_key", "storage_key"),
         # Keyset pages: newest first, alone and by each filter
         Index("ix_jobs_newest", "created_at", "id"),
         Index("ix_jobs_status_newest", "status", "created_at", "id"),
@@ -199,7 +205,7 @@ class ErrorLog(Base):
 
 
 class Process(Base):
-    """One row a relay or worker child, refreshed every few seconds: who is alive, and what its pool holds."""
+    """One row a relay or worker child, refreshed every few seconds: who is alive, and what it counts."""
 
     __tablename__ = "processes"
 
@@ -207,7 +213,9 @@ class Process(Base):
     kind: Mapped[str]
     worker: Mapped[str]  # host:main pid; the children of one worker share it
     queues: Mapped[list[str]] = mapped_column(JSONB())
-    pool: Mapped[Json] = mapped_column(server_default=text("'{}'"))
+    stats: Mapped[Json] = mapped_column(
+        "pool", server_default=text("'{}'")
+    )  # a child's model pool, a relay's housekeeping
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
 

@@ -22,7 +22,9 @@ import tasks
 from config import Settings, get_settings
 from database import connect_arguments, database_url, transaction
 from jobs import presence, sweep
+from jobs.housekeeping import Housekeeper
 from jobs.states import NOTIFY_CHANNEL
+from storage import open_storage
 from telemetry.events import emit
 from telemetry.logs import configure_logs
 
@@ -43,15 +45,18 @@ class Relay:
         self._forget_at = 0.0
         self._sign_in_at = 0.0
         self._identity = presence.Identity("relay", socket.gethostname(), os.getpid(), os.getpid())
+        self._housekeeper = Housekeeper(settings, open_storage(settings))
         self._expire_from = 0.0
         self._ticked_at = Instant(-inf, -inf)
 
     def run(self) -> None:
         emit("relay.started")
+        self._housekeeper.start()
         while not self._stop.is_set():
             self._listen()
             self._tick()  # also for what was said while nobody listened
             self._wait()
+        self._housekeeper.stop()
         self._sign_out()
 
     def _sign_out(self) -> None:
@@ -95,7 +100,7 @@ class Relay:
     def _sign_in(self) -> None:
         if monotonic() >= self._sign_in_at:
             self._sign_in_at = monotonic() + presence.interval_s(self._settings)
-            presence.sign_in(self._identity)
+            presence.sign_in(self._identity, self._housekeeper.stats())
 
     def _ring(self) -> None:
         """A transaction of its own: Redis being away must not undo what the database has decided."""

@@ -3,7 +3,7 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Response, status
+from fastapi import APIRouter, Depends, Query, Request, Response, status
 
 from api.deps import AppSettings, AppStorage, ReadSession, require_key
 from api.present import error_detail, error_list, error_out
@@ -19,9 +19,9 @@ router = APIRouter(prefix="/admin", tags=["admin"], dependencies=[Depends(requir
 
 
 @router.get("/health", responses={503: {"model": AdminHealth}, **documented(401)})
-def admin_health(response: Response, settings: AppSettings, storage: AppStorage) -> AdminHealth:
+def admin_health(request: Request, response: Response, settings: AppSettings, storage: AppStorage) -> AdminHealth:
     """The state of every part. 200 when all is well, 503 with the same body when not."""
-    health = survey(settings, storage)
+    health = survey(settings, storage, request.app.state.admission)
     if health.status != "ok":
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
     return health

@@ -49,6 +49,7 @@ def _summary(job: Job, settings: Settings) -> dict[str, Any]:
         "created_at": job.created_at,
         "started_at": job.started_at,
         "completed_at": job.completed_at,
+        "delete_at": job.delete_at,
     }
 
 

@@ -12,6 +12,7 @@ from jobs.submit import JobRequest
 from transcript import DecodeOptions
 
 MAX_METADATA_BYTES = 16 * 1024
+MAX_DELETE_AFTER_S = 10 * 365 * 86_400
 StatusName = Literal["pending", "processing", "completed", "failed", "cancelled"]
 PriorityName = Literal["high", "normal"]
 JOB_ID = "6f9619ff-8b86-4d01-b42d-00cf4fc964ff"
@@ -70,13 +71,17 @@ class TranscribeOptions(BaseModel):
     metadata: Annotated[dict[str, Any], BeforeValidator(_metadata)] = Field(
         default_factory=dict, description="A JSON object of at most 16 KiB that comes back with the job."
     )
+    delete_after_seconds: Annotated[int | None, BeforeValidator(_absent)] = Field(
+        None, ge=1, le=MAX_DELETE_AFTER_S, description="Delete audio, text and job so long after it is final."
+    )
 
     def to_request(self, default_model: str) -> JobRequest:
         decode = DecodeOptions(
             language=self.language.lower() if self.language else None,
             **self.model_dump(include=_DECODE_FIELDS),
         )
-        return JobRequest(self.model_size or default_model, self.priority, decode, self.metadata)
+        model = self.model_size or default_model
+        return JobRequest(model, self.priority, decode, self.metadata, self.delete_after_seconds)
 
 
 _DECODE_FIELDS = {
@@ -163,6 +168,7 @@ class JobSummary(BaseModel):
     created_at: datetime = Field(examples=[MOMENT])
     started_at: datetime | None = Field(examples=[MOMENT])
     completed_at: datetime | None = Field(examples=[None])
+    delete_at: datetime | None = Field(description="When it will be deleted, as the caller asked.", examples=[None])
 
 
 class JobOut(JobSummary):
@@ -276,3 +282,5 @@ class AdminHealth(BaseModel):
     relay: Component
     model_pool: dict[str, Any] = Field(examples=[{"hits": 38, "misses": 2, "hit_rate": 0.95, "loaded": []}])
     storage: Component
+    housekeeping: dict[str, Any] = Field(examples=[{"last_run": MOMENT, "deleted_jobs": 7, "deleted_files": 0}])
+    backlog: dict[str, Any] = Field(examples=[{"jobs": 3, "audio_seconds": 512.0, "accepting": True}])

@@ -2,14 +2,16 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
+import errors
 import tasks
+from api.admission import Admission
 from api.schemas import AdminHealth, Component
 from config import VERSION, Settings
 from database import check_db_connection, get_db_stats, transaction
-from errors import Unavailable
 from jobs import presence, read, routing
 from jobs.states import Status
 from models import Process
@@ -19,29 +21,41 @@ SIGNS_MISSED = 3  # a process that missed so many signs of life counts as gone
 COUNTERS = ("hits", "misses", "evictions", "oom_fallbacks")
 
 
-def survey(settings: Settings, storage: Storage) -> AdminHealth:
-    database, jobs, workers, pool, relay = _from_database(settings)
+@dataclass(frozen=True, slots=True)
+class _Books:
+    """What the database says about everybody."""
+
+    jobs: dict[str, Any]
+    children: Sequence[Process]
+    relays: Sequence[Process]
+    backlog: dict[str, Any]
+
+
+def survey(settings: Settings, storage: Storage, admission: Admission) -> AdminHealth:
+    database, books = _from_database(settings, admission)
     redis, queues = _from_redis()
-    parts = {"database": database, "redis": redis, "relay": relay}
+    workers = _workers(books.children, books.jobs)
+    parts = {"database": database, "redis": redis, "relay": _relay(books.relays), "storage": _room(storage)}
     problems = [f"{name} is away" for name, part in parts.items() if not part.ok]
     if not workers["alive"]:
         problems.append("no worker is alive")
+    if reason := books.backlog.get("reason"):
+        problems.append(f"new recordings are refused: {reason}")
     return AdminHealth(
         status="degraded" if problems else "ok",
         version=VERSION,
         problems=problems,
         queues=queues,
-        jobs=jobs,
+        jobs=books.jobs,
         workers=workers,
-        model_pool=pool,
-        storage=Component(ok=True, free_bytes=storage.free_bytes()),
+        model_pool=_pool(books.children),
+        housekeeping=_housekeeping(books.relays),
+        backlog=books.backlog,
         **parts,
     )
 
 
-def _from_database(
-    settings: Settings,
-) -> tuple[Component, dict[str, Any], dict[str, Any], dict[str, Any], Component]:
+def _from_database(settings: Settings, admission: Admission) -> tuple[Component, _Books]:
     within_s = SIGNS_MISSED * presence.interval_s(settings)
     try:
         latency_ms = round(check_db_connection(), 2)
@@ -49,20 +63,38 @@ def _from_database(
             children = read.alive(session, "worker", within_s=within_s)
             relays = read.alive(session, "relay", within_s=within_s)
             jobs = read.waiting(session)
-    except Unavailable:
-        gone = Component(ok=False)
-        return gone, {}, {"alive": 0}, {}, gone
-    database = Component(ok=True, latency_ms=latency_ms, pool=get_db_stats())
+        books = _Books(jobs, children, relays, admission.as_json())
+    except errors.Unavailable:
+        return Component(ok=False), _Books({}, (), (), {})
+    return Component(ok=True, latency_ms=latency_ms, pool=get_db_stats()), books
+
+
+def _relay(relays: Sequence[Process]) -> Component:
     last_run = max((relay.seen_at for relay in relays), default=None)
-    relay = Component(ok=bool(relays), alive=len(relays), last_run=last_run)
-    return database, jobs, _workers(children, jobs), _pool(children), relay
+    return Component(ok=bool(relays), alive=len(relays), last_run=last_run)
+
+
+def _room(storage: Storage) -> Component:
+    try:
+        return Component(ok=True, free_bytes=storage.free_bytes())
+    except errors.StorageError:
+        return Component(ok=False)
+
+
+def _housekeeping(relays: Sequence[Process]) -> dict[str, Any]:
+    """What the relays that live have deleted since their start."""
+    total: Counter[str] = Counter()
+    for relay in relays:
+        total.update({name: count for name, count in relay.stats.items() if name.startswith("deleted_")})
+    runs = [relay.stats["last_run"] for relay in relays if relay.stats.get("last_run")]
+    return {"last_run": max(runs, default=None), **total}
 
 
 def _workers(children: Sequence[Process], jobs: dict[str, Any]) -> dict[str, Any]:
     return {
         "alive": len({child.worker for child in children}),
         "concurrency": len(children),
-        "busy": min(jobs[Status.PROCESSING], len(children)),
+        "busy": min(jobs.get(Status.PROCESSING, 0), len(children)),
         "by_queue": Counter(queue for child in children for queue in child.queues),
     }
 
@@ -71,9 +103,9 @@ def _pool(children: Sequence[Process]) -> dict[str, Any]:
     """The pools of all children together; `loaded` names the child of each model."""
     total: Counter[str] = Counter()
     for child in children:
-        total.update({name: child.pool.get(name, 0) for name in COUNTERS})
+        total.update({name: child.stats.get(name, 0) for name in COUNTERS})
     asked = total["hits"] + total["misses"]
-    loaded = [{**model, "process": child.id} for child in children for model in child.pool.get("loaded", ())]
+    loaded = [{**model, "process": child.id} for child in children for model in child.stats.get("loaded", ())]
     counters = {name: total[name] for name in COUNTERS}
     return {**counters, "hit_rate": round(total["hits"] / asked, 4) if asked else None, "loaded": loaded}
 

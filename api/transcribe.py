@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
 import errors
+from api.admission import admit
 from api.deps import AppSettings, AppStorage, ReadSession, require_key
 from api.present import job_out, result_out, segment_out
 from api.problems import documented
@@ -42,6 +43,7 @@ def _multipart(file_field: str, *, many: bool) -> dict[str, Any]:
 @router.post(
     "/",
     status_code=status.HTTP_202_ACCEPTED,
+    dependencies=[Depends(admit)],
     responses=documented(401, 413, 415, 422, 503, 507),
     openapi_extra=_multipart("file", many=False),
 )
@@ -62,6 +64,7 @@ async def submit_recording(
 @router.post(
     "/batch",
     status_code=status.HTTP_202_ACCEPTED,
+    dependencies=[Depends(admit)],
     responses=documented(401, 413, 422, 503, 507),
     openapi_extra=_multipart("files", many=True),
 )

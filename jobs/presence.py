@@ -1,4 +1,4 @@
-"""Signs of life: a row a process, refreshed every few seconds, with what its model pool holds."""
+"""Signs of life: a row a process, refreshed every few seconds, with what it counts."""
 
 import json
 import socket
@@ -50,8 +50,8 @@ def interval_s(settings: Settings) -> float:
     return min(LONGEST_INTERVAL_S, settings.lease_seconds / 6)
 
 
-def sign_in(identity: Identity, pool: Mapping[str, Any] | None = None) -> None:
-    plain = json.loads(json.dumps(pool or {}, default=datetime.isoformat))
+def sign_in(identity: Identity, stats: Mapping[str, Any] | None = None) -> None:
+    plain = json.loads(json.dumps(stats or {}, default=datetime.isoformat))
     changing = {"pool": plain, "seen_at": func.now()}
     row = {"id": identity.name, "kind": identity.kind, "worker": identity.worker, "queues": list(identity.queues)}
     statement = insert(Process).values(**row, **changing)
@@ -75,10 +75,10 @@ def is_alive(host: str, settings: Settings) -> bool:
 class Presence:
     """Signs in again and again, on a thread. Where the database is away a sign is missed, nothing more."""
 
-    def __init__(self, identity: Identity, settings: Settings, pool_stats: Callable[[], Mapping[str, Any]]) -> None:
+    def __init__(self, identity: Identity, settings: Settings, stats: Callable[[], Mapping[str, Any]]) -> None:
         self._identity = identity
         self._interval_s = interval_s(settings)
-        self._pool_stats = pool_stats
+        self._stats = stats
         self._done = Event()
         self._thread = Thread(target=self._run, name="presence", daemon=True)
 
@@ -92,12 +92,12 @@ class Presence:
 
     def _run(self) -> None:
         while not self._done.is_set():
-            _attempt(lambda: sign_in(self._identity, self._stats()))
+            _attempt(lambda: sign_in(self._identity, self._counted()))
             self._done.wait(self._interval_s)
 
-    def _stats(self) -> Mapping[str, Any]:
+    def _counted(self) -> Mapping[str, Any]:
         try:
-            return self._pool_stats()
+            return self._stats()
         except Exception as error:  # noqa: BLE001 statistics that fail must not make the child look dead
             emit("presence.statistics_failed", reason=type(error).__name__)
             return {}

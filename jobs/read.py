@@ -14,6 +14,7 @@ from jobs.states import FINAL, Status
 from models import Batch, ErrorLog, Job, JobEvent, Process, Result, SegmentRow
 
 POSITION_CAP = 10_000  # a queue position is counted no further than this
+USUAL_BYTES_A_SECOND = 16_000  # 128 kbit/s, until there are results to learn from
 RECENT = 20  # finished jobs from which waiting times are estimated
 
 Row = TypeVar("Row")
@@ -147,6 +148,18 @@ def alive(session: Session, kind: str, *, within_s: float) -> Sequence[Process]:
 def slots(session: Session, *, within_s: float) -> int:
     """How many jobs can run at once."""
     return len(alive(session, "worker", within_s=within_s))
+
+
+def backlog(session: Session) -> tuple[int, float]:
+    """How many jobs wait, and their seconds of audio: as probed, else from their bytes as in the last results."""
+    recent = select(Result).order_by(Result.created_at.desc()).limit(RECENT).subquery()
+    sizes = select(func.sum(Job.size_bytes), func.sum(recent.c.duration)).join(recent, recent.c.job_id == Job.id)
+    size_bytes, duration_s = session.execute(sizes).one()
+    bytes_a_second = float(size_bytes) / duration_s if duration_s else USUAL_BYTES_A_SECOND
+    probed_s = Job.audio["duration"].as_float()
+    audio_s = func.sum(func.coalesce(probed_s, Job.size_bytes / bytes_a_second))
+    count, total_s = session.execute(select(func.count(), audio_s).where(Job.status == Status.PENDING)).one()
+    return count, float(total_s or 0)
 
 
 def waiting(session: Session) -> dict[str, Any]:

@@ -5,6 +5,7 @@ transaction.
 """
 
 import uuid
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -72,7 +73,7 @@ def _follows(from_: Status, to: Status) -> dict[str, Any]:
     if from_ is Status.PROCESSING:
         values |= {"lease_until": None, "deadline_at": None, "claimed_by": None}
     if to in FINAL:
-        values |= {"completed_at": func.now()}
+        values |= {"completed_at": func.now(), "delete_at": func.now() + Job.delete_after_s * timedelta(seconds=1)}
     if to is Status.PENDING:
-        values |= {"completed_at": None, "published_at": None}
+        values |= {"completed_at": None, "delete_at": None, "published_at": None}
     return values

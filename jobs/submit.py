@@ -35,6 +35,7 @@ class JobRequest:
     priority: str = "normal"
     decode: DecodeOptions = field(default_factory=DecodeOptions)
     metadata: dict[str, Any] = field(default_factory=dict)
+    delete_after_s: int | None = None  # None: kept as long as the operator keeps jobs
 
 
 def validate(request: JobRequest, settings: Settings) -> None:
@@ -113,6 +114,7 @@ def submit(
         priority=request.priority,
         options=options,
         meta=request.metadata,
+        delete_after_s=request.delete_after_s,
     )
     session.add(job)
     session.flush()

@@ -33,9 +33,9 @@ class Doorbell:
     attempt: int  # the number that the claim will give out
 
 
-def try_lead(session: Session) -> bool:
+def try_lead(session: Session, lock: int = LEADER_LOCK) -> bool:
     """Whether this transaction is the leader's."""
-    return bool(session.scalar(select(func.pg_try_advisory_xact_lock(LEADER_LOCK))))
+    return bool(session.scalar(select(func.pg_try_advisory_xact_lock(lock))))
 
 
 def expire_leases(session: Session, settings: Settings) -> int:

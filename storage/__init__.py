@@ -46,8 +46,8 @@ class Storage(Protocol):
 
     def free_bytes(self) -> int: ...
 
-    def older_than(self, moment: datetime) -> Iterator[str]:
-        """Keys committed before `moment` (aware), for a sweep that looks for recordings without a job."""
+    def committed_between(self, first: datetime, last: datetime) -> Iterator[str]:
+        """Keys (the moments are aware), for a sweep that looks for recordings without a job."""
         ...
 
     def discard_unfinished(self, moment: datetime) -> int:

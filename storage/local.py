@@ -56,14 +56,14 @@ class LocalStorage:
         with translated_errors():
             return shutil.disk_usage(self._root).free
 
-    def older_than(self, moment: datetime) -> Iterator[str]:
-        for path in self._files_before(moment):
+    def committed_between(self, first: datetime, last: datetime) -> Iterator[str]:
+        for path in self._files(first.timestamp(), last.timestamp()):
             key = f"{path.parent.name}/{path.name}"
             if is_key(key):
                 yield key
 
     def discard_unfinished(self, moment: datetime) -> int:
-        abandoned = [path for path in self._files_before(moment) if path.suffix == PART]
+        abandoned = [path for path in self._files(0, moment.timestamp()) if path.suffix == PART]
         for path in abandoned:
             with translated_errors():
                 path.unlink(missing_ok=True)
@@ -80,10 +80,11 @@ class LocalStorage:
             return FileMissing("The recording is no longer in storage.")
         return StorageError("The storage is away: its folder does not exist.")
 
-    def _files_before(self, moment: datetime) -> Iterator[Path]:
+    def _files(self, first: float, last: float) -> Iterator[Path]:
+        """By the time of their last change, seconds since the epoch."""
         for path in self._root.glob("??/*"):
             with suppress(FileNotFoundError):  # deleted meanwhile
-                if path.stat().st_mtime < moment.timestamp():
+                if first <= path.stat().st_mtime < last:
                     yield path
 
 

@@ -160,9 +160,9 @@ def letters_of(job_id: uuid.UUID) -> list[ErrorLog]:
         return list(session.scalars(select(ErrorLog).where(ErrorLog.job_id == job_id).order_by(ErrorLog.created_at)))
 
 
-def job_in(status: Status, settings: Settings) -> Job:
+def job_in(status: Status, settings: Settings, **request: Any) -> Job:
     """A job that came to `status` by legal moves."""
-    job_id = new_job()
+    job_id = new_job(**request)
     if status is Status.CANCELLED:
         with transaction() as session:
             cancel(session, job_id)

@@ -42,12 +42,14 @@ def test_every_option_is_kept_with_the_job(client: Client) -> None:
         "temperature": "0.2",
         "beam_size": "2",
         "metadata": json.dumps({"customer": 7}),
+        "delete_after_seconds": "3600",
     }
     job_id = client.post("/transcribe/", files={"file": ("a.wav", WAV)}, data=options).json()["job_id"]
     job = client.get(f"/transcribe/{job_id}").json()
     assert (job["model_size"], job["language"], job["task"], job["priority"]) == ("small", "de", "translate", "high")
     assert job["metadata"] == {"customer": 7}
-    ((kept,),) = rows("SELECT options FROM transcription_jobs")
+    ((kept, delete_after_s),) = rows("SELECT options, delete_after_s FROM transcription_jobs")
+    assert delete_after_s == 3600
     assert kept == {
         "word_timestamps": True,
         "initial_prompt": "Guten Tag",

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import redis
-from sqlalchemy import select, text
+from sqlalchemy import select, text, update
 
 import errors
 import relay as relay_module
@@ -25,14 +25,19 @@ from config import Settings, inherited_environment
 from database import transaction
 from jobs import routing, sweep
 from jobs.progress import Fence
+from jobs.states import Status
+from models import Job
 from models import Process as ProcessRow
 from relay import Instant
 from stack.process import Process, ServiceSpec
+from storage import new_key
 from tests.checker import (
     check_invariants,
     database_away,
     dead_letter_of,
+    everything_about,
     fail,
+    job_in,
     job_now,
     new_job,
     other_connection,
@@ -301,6 +306,23 @@ def test_a_doorbell_for_a_redis_that_refuses_fails_at_once() -> None:
         with pytest.raises(tasks.BROKER_ERRORS):
             tasks.transcribe.apply_async((str(job_id),), queue=routing.NORMAL, connection=connection)  # type: ignore[call-arg]
         assert monotonic() - started < 2
+
+
+def test_a_relay_deletes_what_its_caller_wanted_deleted_and_counts_it(settings: Settings, start: Start) -> None:
+    job = job_in(Status.CANCELLED, settings, delete_after_s=0)
+    with transaction() as session:
+        session.execute(update(Job).values(storage_key=new_key()))
+    relay = start()
+    until(lambda: not everything_about(job.id))
+
+    def deleted() -> bool:
+        with transaction() as session:
+            (row,) = session.scalars(select(ProcessRow).where(ProcessRow.kind == "relay"))
+        return bool(row.stats["deleted_jobs"] == 1 and row.stats["last_run"])
+
+    until(deleted)
+    relay.process.stop()
+    assert relay.process.exit_code == 0
 
 
 def test_after_an_absence_of_the_database_workers_have_a_lease_to_come_back(

@@ -221,8 +221,8 @@ def test_recordings_older_than_a_moment_are_listed(storage: Storage, folder: Pat
     (folder / "ab").mkdir(exist_ok=True)
     (folder / "ab" / "not ours.txt").write_text("x")
     _age(folder / "ab" / "not ours.txt", now - timedelta(days=3))
-    assert list(storage.older_than(now - timedelta(days=1))) == [old]
-    assert set(storage.older_than(now + timedelta(days=1))) == {old, new}
+    assert list(storage.committed_between(datetime.fromtimestamp(0, UTC), now - timedelta(days=1))) == [old]
+    assert set(storage.committed_between(datetime.fromtimestamp(0, UTC), now + timedelta(days=1))) == {old, new}
 
 
 def _age(path: Path, moment: datetime) -> None:
@@ -243,7 +243,7 @@ with LocalStorage(Path({str(folder)!r})).create(new_key()) as writer:
     assert subprocess.run((sys.executable, "-c", body), check=False).returncode == -signal.SIGKILL
     assert len(everything_in(folder)) == 2
     now = datetime.now(UTC)
-    assert list(storage.older_than(now + timedelta(days=1))) == [kept], "it was never a recording"
+    assert list(storage.committed_between(datetime.fromtimestamp(0, UTC), now + timedelta(days=1))) == [kept], "it was never a recording"
     assert storage.discard_unfinished(now - timedelta(days=1)) == 0, "it may still be written"
     assert storage.discard_unfinished(now + timedelta(days=1)) == 1
     assert everything_in(folder) == [folder / kept]

@@ -1,0 +1,73 @@
+"""Backpressure: whether a recording may come in, decided before the first byte of its body is read."""
+
+from dataclasses import dataclass
+from threading import Lock
+from time import monotonic
+from typing import Any
+
+from fastapi import Request
+
+import errors
+from config import Settings
+from database import transaction
+from jobs import read
+from storage import Storage
+
+LOOK_EVERY_S = 1.0  # a burst between two looks gets in
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits, as last seen."""
+
+    jobs: int
+    audio_s: float
+    at: float
+
+
+class Admission:
+    """One an API process. Counts what waits at most once a second, however many ask."""
+
+    def __init__(self, settings: Settings, storage: Storage) -> None:
+        self._settings = settings
+        self._storage = storage
+        self._lock = Lock()
+        self._seen: Backlog | None = None
+
+    def check(self) -> None:
+        """Raises Overloaded, or Unavailable where the database is away."""
+        if reason := self._reason():
+            raise errors.Overloaded(f"{reason} Try again later.")
+
+    def as_json(self) -> dict[str, Any]:
+        seen, reason = self._backlog(), self._reason()
+        return {
+            "jobs": seen.jobs,
+            "audio_seconds": round(seen.audio_s, 1),
+            "accepting": reason is None,
+            "reason": reason,
+        }
+
+    def _reason(self) -> str | None:
+        settings, seen = self._settings, self._backlog()
+        if settings.max_waiting_jobs and seen.jobs >= settings.max_waiting_jobs:
+            return f"{seen.jobs} jobs are waiting, as many as are accepted."
+        hours = seen.audio_s / 3600
+        if settings.max_waiting_audio_hours and hours >= settings.max_waiting_audio_hours:
+            return f"About {hours:.1f} hours of audio are waiting, as much as is accepted."
+        if self._storage.free_bytes() < settings.min_free_disk_mb * 1024**2:
+            return "There is hardly any room left to store recordings."
+        return None
+
+    def _backlog(self) -> Backlog:
+        with self._lock:
+            if self._seen is None or monotonic() - self._seen.at > LOOK_EVERY_S:
+                with transaction() as session:
+                    jobs, audio_s = read.backlog(session)
+                self._seen = Backlog(jobs, audio_s, monotonic())
+            return self._seen
+
+
+def admit(request: Request) -> None:
+    admission: Admission = request.app.state.admission
+    admission.check()

@@ -1,0 +1,146 @@
+"""What is cleared away: jobs past their time, recordings of no job, history of long ago. A bounded part each round."""
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from threading import Event, Thread
+from time import monotonic
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, delete, false, func, or_, select
+from sqlalchemy.orm import Session
+
+import errors
+from config import Settings
+from database import transaction
+from jobs.states import FINAL
+from jobs.sweep import try_lead
+from models import Batch, ErrorLog, Job, JobEvent
+from storage import Storage
+from telemetry.events import emit
+
+HOUSEKEEPER_LOCK = 7_203_413
+ROUND_S = 10.0
+ORPHANS_EVERY_S = 3600.0
+ORPHAN_AGE = timedelta(hours=24)  # older than any upload that is still coming in: its jobs are inserted at the end
+JOBS_AT_MOST, FILES_AT_MOST, EVENTS_AT_MOST = 100, 500, 5000  # a round
+
+
+class Housekeeper:
+    """One of all relays works at a time, on a thread of its own: a storage that hangs must not hold up doorbells."""
+
+    def __init__(self, settings: Settings, storage: Storage) -> None:
+        self._settings = settings
+        self._storage = storage
+        self._done = Event()
+        self._counts: Counter[str] = Counter(deleted_jobs=0, deleted_files=0, deleted_events=0, deleted_batches=0)
+        self._last_run: datetime | None = None
+        self._files: Iterator[str] = iter(())
+        self._look_again_at = 0.0
+        self._thread = Thread(target=self._run, name="housekeeper", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._done.set()
+        self._thread.join(timeout=ROUND_S)
+
+    def stats(self) -> dict[str, Any]:
+        """What this process has deleted since its start, and when it last went round."""
+        return {"last_run": self._last_run, **self._counts}
+
+    def go_round(self) -> None:
+        """Raises Unavailable, StorageError; what was done before stays done."""
+        settings, storage = self._settings, self._storage
+        with transaction() as session:
+            if not try_lead(session, HOUSEKEEPER_LOCK):
+                return
+            self._note(deleted_jobs=delete_jobs(session, settings, storage))
+        with transaction() as session:
+            self._note(deleted_events=delete_events(session, settings), deleted_batches=delete_batches(session))
+        self._note(deleted_files=self._delete_orphans())
+        self._last_run = datetime.now(UTC)
+
+    def _run(self) -> None:
+        while not self._done.is_set():
+            try:
+                self.go_round()
+            except (errors.Unavailable, errors.StorageError) as reason:
+                emit("housekeeping.failed", reason=str(reason))
+            except Exception as bug:  # noqa: BLE001 a thread that ended would clear away nothing ever after
+                emit("housekeeping.failed", reason=type(bug).__name__, exc_info=bug)
+            self._done.wait(ROUND_S)
+
+    def _note(self, **counts: int) -> None:
+        self._counts.update(counts)
+        if any(counts.values()):
+            emit("housekeeping.deleted", **counts)
+
+    def _delete_orphans(self) -> int:
+        """The next part of the storage; from its beginning again once in a while."""
+        keys = list(islice(self._files, FILES_AT_MOST))
+        if not keys and monotonic() >= self._look_again_at:
+            self._look_again_at = monotonic() + ORPHANS_EVERY_S
+            return self._look_again()
+        with transaction() as session:
+            orphans = without_job(session, keys)
+        for key in orphans:
+            self._storage.delete(key)
+        return len(orphans)
+
+    def _look_again(self) -> int:
+        """Nothing older than our oldest job is looked at: it may belong to a database that was used before this one."""
+        last = datetime.now(UTC) - ORPHAN_AGE
+        with transaction() as session:
+            first = session.scalar(select(func.min(Job.created_at)))
+        if first is not None:
+            self._files = self._storage.committed_between(first, last)
+        return self._storage.discard_unfinished(last)
+
+
+def delete_jobs(session: Session, settings: Settings, storage: Storage) -> int:
+    """Final jobs past their time, with text, history and audio. A file that cannot be deleted keeps its job."""
+    query = select(Job.id, Job.storage_key).where(Job.status.in_(FINAL), _is_past_its_time(settings))
+    gone = []
+    for job_id, key in session.execute(query.limit(JOBS_AT_MOST).with_for_update(skip_locked=True)):
+        try:
+            storage.delete(key)  # before the commit: a crash in between leaves a row without audio, never the reverse
+            gone.append(job_id)
+        except errors.StorageError as reason:
+            emit("housekeeping.failed", job_id=str(job_id), reason=str(reason))
+    session.execute(delete(Job).where(Job.id.in_(gone)))
+    return len(gone)
+
+
+def _is_past_its_time(settings: Settings) -> ColumnElement[bool]:
+    """As the caller asked, or by age; an open dead letter waits for its operator however old it is."""
+    open_letter = select(ErrorLog.id).where(ErrorLog.job_id == Job.id, ErrorLog.resolved_at.is_(None)).exists()
+    by_age = and_(_is_older(Job.completed_at, settings.retention_days), ~open_letter)
+    return or_(Job.delete_at <= func.now(), by_age)
+
+
+def _is_older(moment: Any, days: float) -> ColumnElement[bool]:
+    return moment < func.now() - timedelta(days=days) if days else false()
+
+
+def delete_events(session: Session, settings: Settings) -> int:
+    """The history of jobs that have long been final."""
+    is_final = select(Job.id).where(Job.id == JobEvent.job_id, Job.status.in_(FINAL)).exists()
+    old = select(JobEvent.id).where(_is_older(JobEvent.at, settings.event_retention_days), is_final)
+    chosen = old.order_by(JobEvent.id).limit(EVENTS_AT_MOST)
+    return len(session.scalars(delete(JobEvent).where(JobEvent.id.in_(chosen)).returning(JobEvent.id)).all())
+
+
+def delete_batches(session: Session) -> int:
+    """Batches whose jobs are all deleted."""
+    is_empty = ~select(Job.id).where(Job.batch_id == Batch.id).exists()
+    has_age = Batch.created_at < func.now() - ORPHAN_AGE
+    chosen = select(Batch.id).where(is_empty, has_age).limit(JOBS_AT_MOST)
+    return len(session.scalars(delete(Batch).where(Batch.id.in_(chosen)).returning(Batch.id)).all())
+
+
+def without_job(session: Session, keys: list[str]) -> list[str]:
+    known = set(session.scalars(select(Job.storage_key).where(Job.storage_key.in_(keys))))
+    return [key for key in keys if key not in known]
