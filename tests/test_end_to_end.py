@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ SAMPLES = ROOT / "demo" / "samples"
 SEVEN = "one two three four five six seven"
 SPOKEN = json.loads((SAMPLES / "manifest.json").read_text())["english.wav"]["phrases"][0]
 FINAL = ("completed", "failed", "cancelled")
+REPEATABLE = {"beam_size": "1", "temperature": "0"}  # no fallback to sampling: its random numbers are the engine's own
 Job = dict[str, Any]
 
 
@@ -217,15 +218,33 @@ def test_a_running_job_is_cancelled_and_its_worker_is_free_within_seconds(
     assert http.get(f"/transcribe/{job_id}/segments").json()["segments"]
 
 
-def test_a_recording_whose_worker_is_killed_goes_on_and_ends_as_if_nothing_had_happened(
-    http: httpx.Client, stack: Stack, long_recording: Path
-) -> None:
-    # No fallback to sampling: its random numbers are the engine's own
-    options = {"beam_size": "1", "temperature": "0"}
-    undisturbed = finished(http, submit(http, long_recording, **options), 120)
-    job_id = submit(http, long_recording, **options)
-    begun(http, job_id)
+@pytest.fixture(scope="module")
+def undisturbed(stack: Stack, long_recording: Path) -> Job:
+    with httpx.Client(base_url=stack.url, timeout=30) as http:
+        return finished(http, submit(http, long_recording, **REPEATABLE), 120)
+
+
+def kill_worker(stack: Stack) -> None:
     os.kill(stack.pid_of("worker"), signal.SIGKILL)
+
+
+def kill_children(stack: Stack) -> None:
+    """As the kernel does when memory runs out."""
+    for child in psutil.Process(stack.pid_of("worker")).children():
+        child.kill()
+
+
+def stop_worker(stack: Stack) -> None:
+    os.kill(stack.pid_of("worker"), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("end", [kill_worker, kill_children, stop_worker])
+def test_a_recording_whose_worker_ends_goes_on_and_ends_as_if_nothing_had_happened(
+    http: httpx.Client, stack: Stack, long_recording: Path, undisturbed: Job, end: Callable[[Stack], None]
+) -> None:
+    job_id = submit(http, long_recording, **REPEATABLE)
+    begun(http, job_id)
+    end(stack)
     before = http.get(f"/transcribe/{job_id}/segments").json()["segments"]
     job = finished(http, job_id, 120)
     assert (job["status"], job["attempt"]) == ("completed", 2)

@@ -5,18 +5,24 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 from time import monotonic
+from uuid import UUID
 
 import pytest
+from sqlalchemy import update
 
 import errors
+from audio.split import Window
 from config import Settings
 from database import transaction
 from engines import open_engine
-from jobs import attempt
+from engines.fake import encode_script
+from jobs import attempt, read
 from model_pool import ModelPool
-from storage import open_storage
-from tests.checker import WORKER, check_invariants, database_away, events_of, job_now, new_job, sign_in
+from models import Job
+from storage import new_key, open_storage
+from tests.checker import WORKER, check_invariants, database_away, events_of, job_now, new_job, sign_in, wait_over
 from tests.processes import until
+from transcript import DecodeOptions, Segment
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +79,48 @@ def test_every_end_of_an_attempt_is_counted_as_what_it_is(
     job = job_now(job_id)
     assert (job.status, job.failures, job.losses, job.retrying) == (status, failures, losses, retrying)
     assert job.infra_losses == 0
+
+
+def test_a_job_that_failed_halfway_goes_on_where_it_was_and_ends_as_if_nothing_had_happened(
+    work: attempt.Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed, disturbed = job_of_windows(work), job_of_windows(work)
+    attempt.run(undisturbed, work)
+    really, calls = attempt._Attempt._recognise, list[int]()
+
+    def recognise(self: attempt._Attempt, group: list[Window]) -> list[Segment]:
+        calls.append(round(group[0].start_s))
+        if len(calls) == 3:
+            raise RuntimeError("only this once")
+        return really(self, group)
+
+    monkeypatch.setattr(attempt._Attempt, "_recognise", recognise)
+    attempt.run(disturbed, work)
+    assert (job_now(disturbed).status, len(segments(disturbed))) == ("pending", 2)
+    wait_over(disturbed)
+    attempt.run(disturbed, work)
+    assert job_now(disturbed).status == "completed"
+    assert segments(disturbed) == segments(undisturbed)
+    assert calls == sorted(calls)
+    assert calls[2] == calls[3]
+    assert len(set(calls)) == len(calls) - 1, "nothing was done twice but what had failed"
+
+
+def job_of_windows(work: attempt.Workplace) -> UUID:
+    """Two minutes: windows that say their place."""
+    key = new_key()
+    with work.storage.create(key) as writer:
+        writer.write(encode_script({"text": "at"}, seconds=120))
+        writer.commit()
+    job_id = new_job(decode=DecodeOptions(vad_filter=False))
+    with transaction() as session:
+        session.execute(update(Job).where(Job.id == job_id).values(storage_key=key))
+    return job_id
+
+
+def segments(job_id: UUID) -> list[tuple[float, float, str]]:
+    with transaction() as session:
+        return [(row.start, row.end, row.text) for row in read.segments(session, job_id)]
 
 
 def test_a_job_that_was_given_back_for_want_of_the_database_is_not_taken_again_at_once(
