@@ -12,12 +12,14 @@ WORKERS ?= 2
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format lock clean
+.PHONY: help run test lint soak fuzz format lock clean
 
 help:
 	@echo "make run     start everything here; Ctrl-C stops it. VERBOSE=1 shows the logs"
 	@echo "make test    run the tests; ARGS='-k name' goes to pytest"
 	@echo "make lint    ruff and mypy"
+	@echo "make soak    a storm of faults on the whole service: MINUTES=5 SEED=1"
+	@echo "make fuzz    broken uploads and broken media: MINUTES=10 SEED=1"
 	@echo "make format  ruff's formatter and its safe fixes"
 	@echo "make lock    pin the newest versions that pyproject.toml allows (needs uv)"
 	@echo "make clean   remove .venv and caches; data stays"
@@ -32,6 +34,12 @@ lint: $(DEV)
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/python -m mypy .
+
+soak: $(DEV)
+	@$(VENV)/bin/python -m bench.soak --minutes $(or $(MINUTES),5) --seed $(or $(SEED),1)
+
+fuzz: $(DEV)
+	@$(VENV)/bin/python -m bench.fuzz --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1)
 
 format: $(DEV)
 	@$(VENV)/bin/ruff check --fix .

@@ -41,10 +41,19 @@ class Settings(BaseSettings):
     # Engine
     whisper_model_size: str = Field("base", description="Model used when a request names none.")
     engine: Literal["faster-whisper", "fake"] = Field("faster-whisper", description="`fake` is for fault tests only.")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto` takes the GPU where there is one.")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|(cpu|cuda(:\d+)?)(,(cpu|cuda(:\d+)?))*)$",
+        description="`auto` takes the GPU where there is one; `cuda:0,cuda:1` makes an engine server for each.",
+    )
+    engine_server: Literal["auto", "on", "off"] = Field(
+        "auto", description="One process a device that batches for all children; auto: where there are several."
+    )
     compute_type: str = Field("default", description="CTranslate2 type; default: int8 on CPU, float16 on GPU.")
-    batch_size: int = Field(0, ge=0, le=64, description="Windows per engine call; 0: 8 on GPU, 1 on CPU.")
-    cpu_threads: int = Field(0, ge=0, description="Engine threads per worker child; 0: cores / CELERY_CONCURRENCY.")
+    batch_size: int = Field(0, ge=0, le=64, description="Windows per engine call; 0: 16 on GPU, 1 on CPU.")
+    cpu_threads: int = Field(
+        0, ge=0, description="Threads of one engine call; 0: 1 in an engine server, else cores / CELERY_CONCURRENCY."
+    )
     model_cache_dir: Path | None = Field(None, description="Downloaded models; default DATA_DIR/models.")
     model_allowed_paths: str = Field("", description="Folders, ':'-separated, from which a model path may be named.")
     hf_token: SecretStr = Field(SecretStr(""), description="Token for the model hub, for gated or private models.")
@@ -127,6 +136,17 @@ class Settings(BaseSettings):
     @property
     def threads_per_child(self) -> int:
         return self.cpu_threads or max(1, (os.cpu_count() or 1) // self.celery_concurrency)
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        return tuple(self.device.split(","))
+
+    @property
+    def is_served(self) -> bool:
+        """Whether the device belongs to an engine server, and not to each worker child."""
+        if self.engine == "fake" or self.engine_server == "off":
+            return False
+        return self.engine_server == "on" or self.celery_concurrency > 1 or len(self.devices) > 1
 
     @property
     def queues(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ ServiceError
 ├── EngineError                 the engine raised
 │   ├── OutOfMemory             walk the ladder, discard the instance
 │   ├── EngineBroken            the device is in an unknown state: leave the process
+│   ├── EngineCrashed           a window that killed the engine server: counted as a crash
 │   ├── ModelUnavailable        not cached, not downloadable, not allowed
 │   │   └── DownloadFailed      the hub did not answer: retried
 │   └── PoolTimeout             every instance stayed busy
@@ -115,6 +116,10 @@ class OutOfMemory(EngineError):
 
 class EngineBroken(EngineError):
     code = "engine_broken"
+
+
+class EngineCrashed(EngineError):
+    code = "engine_crashed"
 
 
 class ModelUnavailable(EngineError):

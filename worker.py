@@ -4,8 +4,10 @@ The parent never loads a model and never touches the GPU: a model loaded before 
 """
 
 import os
+import signal
 import socket
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from threading import Thread
@@ -17,6 +19,7 @@ import errors
 from celery_app import app
 from config import Settings, get_settings, set_environment
 from database import init_db
+from engines.supervisor import start_servers
 from jobs.presence import Identity, new_birth
 from telemetry.events import emit
 from telemetry.logs import configure_logs
@@ -30,7 +33,8 @@ def main() -> None:
     configure_logs(level=settings.log_level, fmt=settings.log_format, process="worker")
     with tempfile.TemporaryDirectory(prefix="whisper-queue-") as folder:
         drain_file = Path(folder) / "drain"  # exists once this process was told to stop; children look for it
-        _connect_signals(settings, drain_file)
+        servers = start_servers(settings, Path(folder)) if settings.is_served else []
+        _connect_signals(settings, drain_file, servers)
         set_environment(OMP_WAIT_POLICY="PASSIVE", **dict.fromkeys(THREAD_POOLS, str(settings.threads_per_child)))
         app.worker_main(_arguments(settings))
 
@@ -48,7 +52,7 @@ def _arguments(settings: Settings) -> list[str]:
     ]
 
 
-def _connect_signals(settings: Settings, drain_file: Path) -> None:
+def _connect_signals(settings: Settings, drain_file: Path, servers: list[Path]) -> None:
     main_pid, born = os.getpid(), new_birth()
 
     def drain(**_: Any) -> None:
@@ -57,41 +61,53 @@ def _connect_signals(settings: Settings, drain_file: Path) -> None:
     def prepare_child(**_: Any) -> None:
         pid = os.getpid()
         identity = Identity("worker", socket.gethostname(), main_pid, pid, settings.queues, born)
-        _prepare_child(settings, identity, drain_file)
+        _prepare_child(settings, identity, drain_file, servers)
 
     signals.setup_logging.connect(lambda **_: None, weak=False)  # configure_logs has done it
     signals.worker_shutting_down.connect(drain, weak=False)
     signals.worker_process_init.connect(prepare_child, weak=False)
 
 
-def _prepare_child(settings: Settings, identity: Identity, drain_file: Path) -> None:
-    """Build what attempts need: after the fork, and without loading a model unless MODEL_WARMUP asks for it."""
-    import tasks
-    from engines import open_engine
-    from jobs import attempt
+def _prepare_child(settings: Settings, identity: Identity, drain_file: Path, servers: list[Path]) -> None:
+    """After the fork: sign in, then equip, which imports for a second or more.
+
+    A lease that runs out while no child of its worker is seen counts as the death of the whole worker.
+    """
     from jobs.presence import Presence
-    from model_pool import ModelPool, install
-    from storage import open_storage
 
     init_db()
     configure_logs(level=settings.log_level, fmt=settings.log_format, process="worker")
-    engine = open_engine(settings)
+    counted: list[Callable[[], dict[str, Any]]] = []  # until there is a pool, nothing is
+    presence = Presence(identity, settings, lambda: counted[0]() if counted else {})
+    presence.start()
+    signals.worker_process_shutdown.connect(lambda **_: presence.stop(), weak=False)
+    counted.append(_equip(settings, identity, drain_file, servers))
+
+
+def _equip(
+    settings: Settings, identity: Identity, drain_file: Path, servers: list[Path]
+) -> Callable[[], dict[str, Any]]:
+    """Build what attempts need, without loading a model unless MODEL_WARMUP asks for it. Returns what counts."""
+    import tasks
+    from engines import open_engine
+    from jobs import attempt
+    from model_pool import ModelPool, install
+    from storage import open_storage
+
+    engine = open_engine(settings, servers, on_dead=lambda: os.kill(identity.main_pid, signal.SIGTERM))
     pool = ModelPool(
         engine,
         size=settings.model_pool_size,
         max_size=settings.model_pool_max_size,
-        memory_bytes=settings.model_pool_memory_mb * 1024**2,
+        memory_bytes=0 if servers else settings.model_pool_memory_mb * 1024**2,
         allow_smaller=settings.allow_model_fallback,
     )
     install(pool)
     if settings.model_warmup:
         Thread(target=_warm_up, args=(pool, settings), name="warm-up", daemon=True).start()
-    presence = Presence(identity, settings, pool.get_stats)
-    presence.start()
-    signals.worker_process_shutdown.connect(lambda **_: presence.stop(), weak=False)
-    batch = settings.batch_size or engine.default_batch()
-    work = attempt.Workplace(settings, open_storage(settings), pool, batch, identity.name, drain_file.exists)
+    work = attempt.Workplace(settings, open_storage(settings), pool, engine, identity.name, drain_file.exists)
     tasks.equip(partial(attempt.run, work=work))
+    return lambda: {"devices": engine.pool_stats(pool.get_stats())}
 
 
 def _warm_up(pool: Any, settings: Settings) -> None:

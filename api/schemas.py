@@ -12,6 +12,7 @@ from jobs.submit import JobRequest
 from transcript import DecodeOptions
 
 MAX_METADATA_BYTES = 16 * 1024
+MAX_METADATA_DEPTH = 32  # objects and lists within each other; pydantic can show about 250
 MAX_DELETE_AFTER_S = 10 * 365 * 86_400
 StatusName = Literal["pending", "processing", "completed", "failed", "cancelled"]
 PriorityName = Literal["high", "normal"]
@@ -29,11 +30,18 @@ def _metadata(value: Any) -> Any:
             raise ValueError(f"must have at most {MAX_METADATA_BYTES} bytes")
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ValueError('must be a JSON object, such as {"customer": 7}') from None
     if not isinstance(value, dict):
         raise ValueError('must be a JSON object, such as {"customer": 7}')  # noqa: TRY004 pydantic reports ValueError
+    if not _is_nested_at_most(MAX_METADATA_DEPTH, value):
+        raise ValueError(f"may hold at most {MAX_METADATA_DEPTH} objects and lists within each other")
     return value
+
+
+def _is_nested_at_most(levels: int, value: Any) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return inner is None or (levels > 0 and all(_is_nested_at_most(levels - 1, one) for one in inner))
 
 
 def _absent(value: Any) -> Any:
@@ -281,6 +289,7 @@ class AdminHealth(BaseModel):
     workers: dict[str, Any] = Field(examples=[{"alive": 1, "busy": 2, "concurrency": 2}])
     relay: Component
     model_pool: dict[str, Any] = Field(examples=[{"hits": 38, "misses": 2, "hit_rate": 0.95, "loaded": []}])
+    devices: list[dict[str, Any]] = Field(description="Each engine server, or worker child with its own engine.")
     storage: Component
     housekeeping: dict[str, Any] = Field(examples=[{"last_run": MOMENT, "deleted_jobs": 7, "deleted_files": 0}])
     backlog: dict[str, Any] = Field(examples=[{"jobs": 3, "audio_seconds": 512.0, "accepting": True}])

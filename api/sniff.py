@@ -6,7 +6,7 @@ HEAD_BYTES = 256  # enough of a file for `is_media`
 
 EXTENSIONS = frozenset(
     "aac ac3 aif aifc aiff amr ape asf au avi awb caf dts eac3 f4a f4v flac flv gsm m2ts m4a m4b m4v mka mkv mov mp1 "
-    "mp2 mp3 mp4 mpeg mpg mpga mts mxf oga ogg ogv opus qt ra rm sd2 snd spx tta ts vob voc w64 wav wave weba webm "
+    "mp2 mp3 mp4 mpeg mpg mpga mts oga ogg ogv opus qt snd spx tta ts vob voc w64 wav wave weba webm "
     "wma wmv wv 3g2 3ga 3gp".split()
 )
 _STARTS = (

@@ -34,7 +34,7 @@ class _Books:
 def survey(settings: Settings, storage: Storage, admission: Admission) -> AdminHealth:
     database, books = _from_database(settings, admission)
     redis, queues = _from_redis()
-    workers = _workers(books.children, books.jobs)
+    workers, devices = _workers(books.children, books.jobs), _devices(books.children)
     parts = {"database": database, "redis": redis, "relay": _relay(books.relays), "storage": _room(storage)}
     problems = [f"{name} is away" for name, part in parts.items() if not part.ok]
     if not workers["alive"]:
@@ -48,7 +48,8 @@ def survey(settings: Settings, storage: Storage, admission: Admission) -> AdminH
         queues=queues,
         jobs=books.jobs,
         workers=workers,
-        model_pool=_pool(books.children),
+        model_pool=_pool(devices),
+        devices=[{name: value for name, value in one.items() if name not in COUNTERS} for one in devices],
         housekeeping=_housekeeping(books.relays),
         backlog=books.backlog,
         **parts,
@@ -99,15 +100,24 @@ def _workers(children: Sequence[Process], jobs: dict[str, Any]) -> dict[str, Any
     }
 
 
-def _pool(children: Sequence[Process]) -> dict[str, Any]:
-    """The pools of all children together; `loaded` names the child of each model."""
-    total: Counter[str] = Counter()
-    for child in children:
-        total.update({name: child.stats.get(name, 0) for name in COUNTERS})
+def _devices(children: Sequence[Process]) -> list[dict[str, Any]]:
+    """Each engine server, or child with an engine of its own, once: the children of a server all tell the same."""
+    told = {
+        (child.worker, one["pid"]): {**one, "worker": child.worker}
+        for child in children
+        for one in child.stats.get("devices", ())
+    }
+    return list(told.values())
+
+
+def _pool(devices: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The pools of all devices together; `loaded` names the process of each model."""
+    total = {name: sum(one.get(name, 0) for one in devices) for name in COUNTERS}
     asked = total["hits"] + total["misses"]
-    loaded = [{**model, "process": child.id} for child in children for model in child.stats.get("loaded", ())]
-    counters = {name: total[name] for name in COUNTERS}
-    return {**counters, "hit_rate": round(total["hits"] / asked, 4) if asked else None, "loaded": loaded}
+    loaded = [
+        {**model, "device": one["device"], "process": one["pid"]} for one in devices for model in one.get("loaded", ())
+    ]
+    return {**total, "hit_rate": round(total["hits"] / asked, 4) if asked else None, "loaded": loaded}
 
 
 def _from_redis() -> tuple[Component, dict[str, Any]]:

@@ -121,7 +121,7 @@ def _checked(form: Form, file_field: str, settings: Settings, storage: Storage) 
             )
         wanted = _options(form, settings)
         validate(wanted, settings)
-    except errors.Refused:
+    except BaseException:
         for upload in _uploads(form):
             storage.delete(upload.storage_key)
         raise

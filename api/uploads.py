@@ -11,6 +11,7 @@ from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 
 import errors
 from api.sniff import HEAD_BYTES, is_media
@@ -18,8 +19,12 @@ from jobs.submit import Upload
 from storage import Storage, new_key
 
 WRITE_BYTES = 1024 * 1024  # the body is handed to the parser in pieces of this size, off the event loop
-MAX_FIELD_BYTES = 64 * 1024  # all form fields together
+MAX_FIELD_BYTES = 64 * 1024  # all form fields together, with their names
+FIELD_BYTES = 64  # that each field counts at least: what it takes in memory, and so no more than a thousand come in
 MAX_NAME = 255  # characters of a file name that are kept
+PART_HEAD_BYTES = 4096  # boundary and headers of one file
+LONGEST_BOUNDARY = 256  # bytes, the parser's own limit; RFC 2046 allows 70
+LENGTH_DIGITS = 18  # a longer Content-Length is no number that a body has; Python refuses to read 4300 digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,38 +47,57 @@ class Limits:
     max_file_bytes: int
     refuse_at_once: bool  # a bad file refuses the whole request, instead of being noted
 
+    @property
+    def max_body_bytes(self) -> int:
+        """Whatever else there may be between the parts and after them."""
+        return self.max_files * (self.max_file_bytes + PART_HEAD_BYTES) + MAX_FIELD_BYTES
+
 
 async def receive(request: Request, storage: Storage, limits: Limits) -> Form:
     """Read the whole body. Raises a Refused error as soon as one is certain; then nothing stays in storage."""
-    body = _Body(_boundary(request), storage, limits)
+    boundary = _boundary(request)
     _refuse_by_length(request, limits)
+    body = _Body(boundary, storage, limits)
     try:
-        pending = bytearray()
-        async for chunk in request.stream():
-            pending += chunk
-            if len(pending) >= WRITE_BYTES:
-                await run_in_threadpool(body.write, bytes(pending))
-                pending.clear()
-        await run_in_threadpool(body.finish, bytes(pending))
+        await _read(request, body)
+    except ClientDisconnect:
+        await run_in_threadpool(body.discard)
+        raise _broken_off() from None
     except BaseException:
         await run_in_threadpool(body.discard)
         raise
     return body.form
 
 
+async def _read(request: Request, body: "_Body") -> None:
+    pending = bytearray()
+    async for chunk in request.stream():
+        pending += chunk
+        if len(pending) >= WRITE_BYTES:
+            await run_in_threadpool(body.write, bytes(pending))
+            pending.clear()
+    await run_in_threadpool(body.finish, bytes(pending))
+
+
 def _boundary(request: Request) -> bytes:
     kind, parameters = parse_options_header(request.headers.get("content-type", ""))
     if kind != b"multipart/form-data" or b"boundary" not in parameters:
         raise errors.InvalidOption(("body", "expected multipart/form-data, as `curl -F file=@recording.mp3` sends it"))
-    return parameters[b"boundary"]
+    boundary = parameters[b"boundary"]
+    if len(boundary) > LONGEST_BOUNDARY:
+        raise errors.InvalidOption(("body", f"the multipart boundary is longer than {LONGEST_BOUNDARY} bytes"))
+    return boundary
 
 
 def _refuse_by_length(request: Request, limits: Limits) -> None:
     """Before the first byte is read, where the caller says how much will come."""
     length = request.headers.get("content-length", "")
-    most = limits.max_files * limits.max_file_bytes + MAX_FIELD_BYTES + limits.max_files * 4096
-    if length.isdigit() and int(length) > most:
+    if length.isdecimal() and (len(length) > LENGTH_DIGITS or int(length) > limits.max_body_bytes):
         raise _too_large(limits)
+
+
+def _broken_off() -> errors.InvalidOption:
+    return errors.InvalidOption(("body", "the multipart body ended early; nothing was stored"))
 
 
 def _too_large(limits: Limits) -> errors.TooLarge:
@@ -89,10 +113,11 @@ class _Body:
         self.form = Form()
         self._storage = storage
         self._limits = limits
-        self._field_bytes = 0
+        self._body_bytes = self._field_bytes = 0
         self._header_name = self._header_value = b""
         self._disposition = b""
         self._part: _FieldPart | _FilePart | None = None
+        self._is_complete = False
         self._parser = MultipartParser(
             boundary,
             {
@@ -106,9 +131,11 @@ class _Body:
                 "on_end": self._finished,
             },
         )
-        self._is_complete = False
 
     def write(self, data: bytes) -> None:
+        self._body_bytes += len(data)
+        if self._body_bytes > self._limits.max_body_bytes:  # not every client says the length, nor the true one
+            raise _too_large(self._limits)
         try:
             self._parser.write(data)
         except FormParserError as error:
@@ -117,7 +144,7 @@ class _Body:
     def finish(self, data: bytes) -> None:
         self.write(data)
         if not self._is_complete:
-            raise errors.InvalidOption(("body", "the multipart body ended early; nothing was stored"))
+            raise _broken_off()
 
     def discard(self) -> None:
         """Take back everything that was stored."""
@@ -145,6 +172,7 @@ class _Body:
         _, options = parse_options_header(self._disposition)
         name = options.get(b"name", b"").decode("utf-8", "replace")
         if b"filename" not in options:
+            self._count_field(name, len(name) + FIELD_BYTES)
             self._part = _FieldPart(name)
         elif name == self._limits.file_field:
             self._part = self._open_file(options[b"filename"])
@@ -160,10 +188,13 @@ class _Body:
     def _data(self, data: bytes, start: int, end: int) -> None:
         assert self._part is not None
         if isinstance(self._part, _FieldPart):
-            self._field_bytes += end - start
-            if self._field_bytes > MAX_FIELD_BYTES:
-                raise errors.InvalidOption((self._part.name, f"form fields may have {MAX_FIELD_BYTES} bytes in all"))
+            self._count_field(self._part.name, end - start)
         self._part.write(data[start:end])
+
+    def _count_field(self, name: str, size: int) -> None:
+        self._field_bytes += size
+        if self._field_bytes > MAX_FIELD_BYTES:
+            raise errors.InvalidOption((name, f"form fields may have {MAX_FIELD_BYTES} bytes in all"))
 
     def _end(self) -> None:
         if isinstance(self._part, _FieldPart):

@@ -88,11 +88,15 @@ class Child:
         except subprocess.TimeoutExpired:
             raise self._stalled() from None
 
-    def kill(self) -> None:
-        """End it and everything it started, and leave neither a zombie nor a pipe. Harmless a second time."""
+    def interrupt(self) -> None:
+        """End it and everything it started; whoever reads from it finds the end of its output."""
         if self._process.returncode is None:  # not reaped: the number of its group is still its own
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
+
+    def kill(self) -> None:
+        """As `interrupt`, and leave neither a zombie nor a pipe. Harmless a second time."""
+        self.interrupt()
         with suppress(subprocess.TimeoutExpired):  # held by a disk that does not answer: not our wait
             self._process.wait(KILL_S)
         self._out.close()

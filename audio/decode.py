@@ -48,7 +48,7 @@ _DEATHS = {
 class AudioInfo:
     """What the headers claim, for display. Nothing may be decided by it: headers lie."""
 
-    duration: float | None  # seconds
+    duration: float | None  # seconds; None also where more is claimed than is accepted
     container: str
     codec: str
     sample_rate: int  # Hz
@@ -77,6 +77,10 @@ class DecodedAudio:
         while pcm := self._read_block():
             yield np.frombuffer(pcm, "<i2", len(pcm) // 2).astype(np.float32) / np.float32(32768)
         self._finish()
+
+    def interrupt(self) -> None:
+        """From another thread: `blocks` ends soon, with an error."""
+        self._child.interrupt()
 
     def _read_block(self) -> bytes:
         parts, missing = [self._pending], BLOCK_BYTES - len(self._pending)

@@ -6,6 +6,8 @@ what went wrong is one line of JSON on stderr. It imports nothing of this servic
 
 import argparse
 import ctypes
+import errno
+import io
 import json
 import os
 import resource
@@ -58,6 +60,19 @@ OPEN_OPTIONS = {
 }
 
 
+class _Media(io.FileIO):
+    """The file on stdin, which may itself say that a part of it lies where no file can have one."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """The new position, or ffmpeg's own number for "no such place": PyAV would raise what ffmpeg can live with."""
+        try:
+            return super().seek(offset, whence)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            return -errno.EINVAL
+
+
 class Refusal(Exception):
     """The recording is at fault. `args`: code, message to a person."""
 
@@ -74,7 +89,7 @@ class Options:
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     try:
-        with os.fdopen(0, "rb", buffering=0) as media, os.fdopen(1, "wb", buffering=1 << 16) as stdout:
+        with _Media(0, "rb") as media, os.fdopen(1, "wb", buffering=1 << 16) as stdout:
             _confine(options)
             _decode(media, stdout, options)
     except Refusal as refusal:
@@ -136,7 +151,7 @@ def _fail(line: bytes) -> int:
 def _decode(media: BinaryIO, stdout: BinaryIO, options: Options) -> None:
     with _open(media) as container:
         stream = _sound_of(container)
-        stdout.write(json.dumps(_probe(container, stream)).encode() + b"\n")
+        stdout.write(json.dumps(_probe(container, stream, options)).encode() + b"\n")
         stdout.flush()
         sink = _Sink(stdout, options)
         speech = _ToSpeech()
@@ -181,15 +196,15 @@ def _sound_of(container: InputContainer) -> AudioStream:
     return best
 
 
-def _probe(container: InputContainer, stream: AudioStream) -> dict[str, object]:
-    """What the headers claim; nothing of it need be true."""
+def _probe(container: InputContainer, stream: AudioStream, options: Options) -> dict[str, object]:
+    """What the headers claim; nothing of it need be true. A duration that we would refuse is not passed on."""
     if stream.duration and stream.time_base:
         seconds = float(stream.duration * stream.time_base)
     else:
         seconds = (container.duration or 0) / av.time_base
     pictures = [video for video in container.streams.video if not video.disposition & Disposition.attached_pic]
     return {
-        "duration": round(seconds, 3) if seconds > 0 else None,
+        "duration": round(seconds, 3) if 0 < seconds * SAMPLE_RATE <= options.limit else None,
         "container": container.format.name,
         "codec": stream.codec_context.codec.canonical_name,
         "sample_rate": stream.codec_context.sample_rate,

@@ -34,7 +34,7 @@ STEP = 10 * SAMPLE_RATE // 1000  # in which those are looked for
 @dataclass(frozen=True, slots=True)
 class Window:
     start_s: float  # in the recording, of the first sample in `audio`
-    audio: Samples  # mono, 16 kHz, at most 30 s
+    audio: Samples  # mono, 16 kHz, at most 30 s; nothing where silence was passed
     position_s: float  # in the recording: everything before is done; a whole number of samples
     speech_s: float  # of it; without VAD: all of it
     speech_from_s: float  # in the recording, where the voice is first heard; without VAD: `start_s`
@@ -56,22 +56,22 @@ def windows(
 ) -> Iterator[Window]:
     """Cut sound (mono, 16 kHz, -1..1, blocks of any size) that begins `start_s` into the recording.
 
-    With `vad` silence is left out, and all that is heard as speech is in exactly one window. Without, every sample is,
-    but for a tail too short to hold a sound (32 ms). Holds 33 s and one block.
+    With `vad` silence is left out, and all that is heard as speech is in exactly one window; a window without sound
+    says from time to time how far a silence has been passed. Without, every sample is in one, but for a tail too short
+    to hold a sound (32 ms). Holds 33 s and one block.
     """
     position = round(start_s * SAMPLE_RATE)
     buffer = _Buffer(blocks)
     decide = partial(_cut_by_speech, listen=listen) if vad else _cut_by_loudness
     while len(sound := buffer.fill()):
         cut = decide(sound)
-        if cut.start < cut.end:
-            yield Window(
-                start_s=(position + cut.start) / SAMPLE_RATE,
-                audio=sound[cut.start : cut.end].copy(),
-                position_s=(position + cut.go_on) / SAMPLE_RATE,
-                speech_s=cut.speech / SAMPLE_RATE,
-                speech_from_s=(position + max(cut.start, cut.heard_from)) / SAMPLE_RATE,
-            )
+        yield Window(
+            start_s=(position + cut.start) / SAMPLE_RATE,
+            audio=sound[cut.start : cut.end].copy(),
+            position_s=(position + cut.go_on) / SAMPLE_RATE,
+            speech_s=cut.speech / SAMPLE_RATE,
+            speech_from_s=(position + max(cut.start, cut.heard_from)) / SAMPLE_RATE,
+        )
         position += cut.go_on
         buffer.drop(cut.go_on)
 

@@ -1,11 +1,12 @@
 """The Engine protocol: what a speech recogniser must be able to do. Engines know nothing of jobs, pools or queues.
 
-Two implementations: `whisper` (faster-whisper) and `fake` (fault tests). An engine translates every foreign exception
-to errors.OutOfMemory, errors.EngineBroken, errors.ModelUnavailable or errors.EngineError (`foreign`).
+`whisper` (faster-whisper in this process), `served` (behind an engine server), `fake` (fault tests). An engine
+translates foreign exceptions to errors.OutOfMemory, EngineBroken, ModelUnavailable or EngineError (`foreign`).
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from config import Settings
 from transcript import DecodeOptions, Language, Segment
@@ -57,9 +58,24 @@ class Engine(Protocol):
         """Windows a call where the settings leave it to the engine."""
         ...
 
+    def begin(self, *, urgent: bool) -> None:
+        """Whose work follows: where a device is shared, urgent rows go first."""
+        ...
 
-def open_engine(settings: Settings) -> Engine:
-    """The engine that the settings name. Loads no model and no native library: a parent may call it before it forks."""
+    def pool_stats(self, pool: dict[str, Any]) -> list[dict[str, Any]]:
+        """What stands in /admin/health, one a device. `pool`: the counts of this process's own pool."""
+        ...
+
+
+def open_engine(settings: Settings, servers: "Sequence[Path]" = (), *, on_dead: Callable[[], object] = int) -> Engine:
+    """The engine that the settings name, or the one behind these sockets of engine servers. Loads no native library.
+
+    `on_dead`: what to do about an engine server that does not come back.
+    """
+    if servers:
+        from engines.served import ServedEngine
+
+        return ServedEngine(servers, on_dead=on_dead)
     if settings.engine == "fake":
         from engines.fake import FakeEngine
 

@@ -30,7 +30,7 @@ def decode(whisper: "WhisperModel", windows: "Sequence[Audio]", options: DecodeO
         raise EngineError("This is a bug: the language must be known before a window is transcribed.")
     # Sampling is the other case that a batch would do differently: it has no best-of.
     if len(windows) < 2 or options.temperature:
-        return [_alone(whisper, window, options) for window in windows]
+        return [decode_alone(whisper, window, options) for window in windows]
     results: list[tuple[Segment, ...]] = [()] * len(windows)
     audible = [index for index, window in enumerate(windows) if _length_s(window) >= _FRAME_S]
     batch = _batch(whisper, [windows[index] for index in audible], options) if audible else []
@@ -39,7 +39,7 @@ def decode(whisper: "WhisperModel", windows: "Sequence[Audio]", options: DecodeO
     return results
 
 
-def _alone(whisper: "WhisperModel", window: "Audio", options: DecodeOptions) -> tuple[Segment, ...]:
+def decode_alone(whisper: "WhisperModel", window: "Audio", options: DecodeOptions) -> tuple[Segment, ...]:
     steps = {} if options.temperature is None else {"temperature": options.temperature}
     found, _ = whisper.transcribe(
         window, vad_filter=False, condition_on_previous_text=False, **steps, **_arguments(whisper, options)
@@ -111,7 +111,7 @@ def _mended(
     text = whisper.hf_tokenizer.decode([token for token in tokens if token < end]).strip()
     weak = log_probability < _LOG_PROBABILITY or compression_ratio(text) > _COMPRESSION
     if weak and options.temperature is None:
-        return _alone(whisper, window, options)
+        return decode_alone(whisper, window, options)
     rest_s = _rest_s(tokens, whisper.hf_tokenizer.token_to_id("<|notimestamps|>") + 1, segments)
     return _tidy(segments, _length_s(window)) + _rest(whisper, window, options, rest_s)
 
@@ -140,7 +140,7 @@ def _rest(
     if start_s is None or _length_s(window) - start_s < _FRAME_S:
         return ()
     rest = window[round(start_s * SAMPLE_RATE) :]
-    found = _alone(whisper, rest, replace(options, initial_prompt=None))
+    found = decode_alone(whisper, rest, replace(options, initial_prompt=None))
     return tuple(segment.shifted(start_s) for segment in found)
 
 

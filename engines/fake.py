@@ -5,6 +5,7 @@ says what to do and where it lies; a test asks for VAD to be off, because a scri
 """
 
 import json
+import os
 import struct
 import time
 import zlib
@@ -44,6 +45,12 @@ class FakeEngine:
 
     def default_batch(self) -> int:
         return 1
+
+    def begin(self, *, urgent: bool) -> None:
+        return
+
+    def pool_stats(self, pool: dict[str, Any]) -> list[dict[str, Any]]:
+        return [{**pool, "device": "fake", "pid": os.getpid()}]
 
 
 class FakeModel:

@@ -6,10 +6,11 @@ Libraries are imported inside functions: a parent that loaded CTranslate2 hangs 
 import ctypes
 import gc
 import logging
+import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from config import Settings
 from engines import SAMPLE_RATE, Model, catalog, memory
@@ -37,13 +38,17 @@ class FasterWhisperEngine:
     def device(self) -> str:
         """`cpu` or `cuda`; `auto` takes a GPU only where CTranslate2 will find the cuBLAS it needs."""
         if self._settings.device != "auto":
-            return self._settings.device
+            return self._settings.devices[0].partition(":")[0]
         if not memory.gpu_count():
             return "cpu"
         if _has_cublas():
             return "cuda"
         emit("engine.device_refused", device="cuda", reason="libcublas.so.12 was not found", used="cpu")
         return "cpu"
+
+    @property
+    def device_index(self) -> int:
+        return int(self._settings.devices[0].partition(":")[2] or 0)
 
     def resolve(self, size: str, compute_type: str) -> tuple[str, str]:
         if compute_type == "default":
@@ -78,6 +83,14 @@ class FasterWhisperEngine:
     def default_batch(self) -> int:
         return 8 if self.device == "cuda" else 1
 
+    def begin(self, *, urgent: bool) -> None:
+        return
+
+    def pool_stats(self, pool: dict[str, Any]) -> list[dict[str, Any]]:
+        used = sum(model["memory_bytes"] for model in pool["loaded"])
+        free = self.free_bytes()
+        return [{**pool, "device": self.device, "pid": os.getpid(), "memory_used": used, "memory_free": free}]
+
     def _refuse_what_does_not_fit(self, size: str, compute_type: str) -> None:
         """The kernel gives memory that it does not have and later kills the process: on a CPU nothing raises."""
         needed, free = self.estimate_bytes(size, compute_type), self.free_bytes()
@@ -94,6 +107,7 @@ class FasterWhisperEngine:
         whisper = WhisperModel(
             str(folder),
             device=self.device,
+            device_index=self.device_index,
             compute_type=compute_type,
             cpu_threads=self._settings.threads_per_child,
             num_workers=1,

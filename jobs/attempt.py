@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
-from itertools import islice
 from math import exp
 from pathlib import Path
 from time import monotonic
@@ -21,15 +20,17 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 import errors
+from audio.ahead import Ahead
 from audio.decode import SAMPLE_RATE, AudioInfo, DecodedAudio, open_audio
 from audio.split import Window, windows
 from config import Settings
 from database import transaction
-from engines import Model
+from engines import Engine, Model
 from jobs import claim as claims
 from jobs import read
 from jobs.claim import Claim
 from jobs.progress import LEAVE_CODE, Fence, Heartbeat
+from jobs.read import SegmentText
 from jobs.retry import Cause
 from jobs.states import Status
 from jobs.submit import decode_options
@@ -40,6 +41,7 @@ from telemetry.events import emit
 from telemetry.logs import log_context
 from transcript import Language, Segment
 
+SILENCE_SAVED_EVERY_S = 2.0
 OUTAGE_S = 600.0  # a child whose job waits for the database can do nothing else: this long it tries to give it back
 VOICE_MARGIN_S = 0.05  # a consonant is heard before the detector calls it speech
 
@@ -51,7 +53,7 @@ class Workplace:
     settings: Settings
     storage: Storage
     pool: ModelPool[Model]
-    batch: int  # windows an engine call, to begin with
+    engine: Engine
     name: str  # host:main pid:child pid
     is_draining: Callable[[], bool]
 
@@ -95,7 +97,9 @@ def _give_back(fence: Fence, reason: str, *, patience_s: float, delay_s: float =
 
 
 def _record_failure(fence: Fence, error: BaseException, work: Workplace) -> None:
-    cause = Cause.LOSS if isinstance(error, (MemoryError, errors.DecoderCrashed)) else Cause.FAILURE
+    cause = (
+        Cause.LOSS if isinstance(error, (MemoryError, errors.DecoderCrashed, errors.EngineCrashed)) else Cause.FAILURE
+    )
     written = claims.fail(fence, error, work.settings, cause=cause, worker=work.name)
     emit("attempt.failed", attempt=fence.attempt, code=claims.describe(error).code, written=written, exc_info=error)
     if isinstance(error, errors.EngineBroken):
@@ -119,14 +123,16 @@ class _Attempt:
         self._fence = claimed.fence
         self._work = work
         self._beat = beat
-        self._started = monotonic()
+        self._started = self._saved_at = monotonic()
         self._options = decode_options(job)
         self._language = _language_so_far(job)
         self._position_s = job.position_s
         self._decoded_s = job.position_s
         self._duration_s: float | None = None
         self._count = _segments_so_far(job)
-        self._fallback = Fallback(work.pool, job.model_size, compute_type=work.settings.compute_type, batch=work.batch)
+        work.engine.begin(urgent=job.priority == "high")
+        batch = work.settings.batch_size or work.engine.default_batch()  # windows an engine call, to begin with
+        self._fallback = Fallback(work.pool, job.model_size, compute_type=work.settings.compute_type, batch=batch)
 
     def transcribe(self) -> bool:
         """False: the job was taken away or cancelled meanwhile, and nothing was written."""
@@ -143,9 +149,10 @@ class _Attempt:
             self._note(audio.info)
             self._decoded_s = self._position_s
             stream = windows(self._blocks(audio), vad=self._options.vad_filter, start_s=self._position_s)
-            while group := list(islice(stream, self._fallback.rung.batch)):
-                self._beat.check()
-                self._save(group, self._recognise(group))
+            with Ahead(stream, room=2 * self._fallback.rung.batch, interrupt=audio.interrupt) as ready:
+                while group := ready.take(self._fallback.rung.batch):
+                    self._beat.check()
+                    self._save(group, self._recognise([window for window in group if len(window.audio)]))
 
     def _blocks(self, audio: DecodedAudio) -> Iterator[NDArray[np.float32]]:
         for block in audio.blocks():
@@ -161,6 +168,8 @@ class _Attempt:
 
     def _recognise(self, group: list[Window]) -> list[Segment]:
         """Segments of a group of windows, in seconds of the recording. May go on with a smaller model: `model_used`."""
+        if not group:
+            return []
         audio = [window.audio for window in group]
         if self._language is None:
             self._language = self._fallback.run(lambda model: model.detect_language(audio[0]))
@@ -175,6 +184,9 @@ class _Attempt:
     def _save(self, group: list[Window], segments: list[Segment]) -> None:
         """A checkpoint: segments and position in one fenced transaction; the next attempt goes on from here."""
         self._position_s = group[-1].position_s
+        if not segments and monotonic() - self._saved_at < SILENCE_SAVED_EVERY_S:
+            return
+        self._saved_at = monotonic()
         rows = [_row(self._fence.job_id, number, s) for number, s in enumerate(segments, start=self._count)]
         language = self._language
         self._write(
@@ -210,7 +222,7 @@ class _Attempt:
 
     def _result(self) -> Result:
         with transaction() as session:
-            rows = read.segments(session, self._fence.job_id)
+            rows = read.segment_texts(session, self._fence.job_id)
         text = "".join(row.text for row in rows).strip()
         language = self._language if rows else None
         return Result(
@@ -230,7 +242,7 @@ def _segments_so_far(job: Job) -> int:
     if not job.position_s:
         return 0
     with transaction() as session:
-        return len(read.segments(session, job.id))
+        return len(read.segment_texts(session, job.id))
 
 
 def begun_with_the_voice(segment: Segment, speech_from_s: float) -> Segment:
@@ -258,7 +270,7 @@ def _language_so_far(job: Job) -> Language | None:
     return None
 
 
-def _confidence(rows: Sequence[SegmentRow]) -> float | None:
+def _confidence(rows: Sequence[SegmentText]) -> float | None:
     """Mean token probability, weighted by the length of each segment."""
     weight = sum(row.end - row.start for row in rows)
     if not weight:

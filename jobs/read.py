@@ -92,6 +92,22 @@ def segments(session: Session, job_id: uuid.UUID, *, after: int = -1, limit: int
     return session.scalars(query).all()
 
 
+@dataclass(frozen=True, slots=True)
+class SegmentText:
+    """A segment without its tokens and words: a long recording has many."""
+
+    start: float
+    end: float
+    text: str
+    avg_logprob: float
+
+
+def segment_texts(session: Session, job_id: uuid.UUID) -> list[SegmentText]:
+    query = select(SegmentRow.start, SegmentRow.end, SegmentRow.text, SegmentRow.avg_logprob)
+    rows = session.execute(query.where(SegmentRow.job_id == job_id).order_by(SegmentRow.number))
+    return [SegmentText(*row) for row in rows]
+
+
 def batch_jobs(session: Session, batch_id: uuid.UUID) -> tuple[Batch, Sequence[Job]]:
     batch = session.get(Batch, batch_id)
     if batch is None:

@@ -92,18 +92,17 @@ def write_media(path: Path, samples: Samples, *, rate: int = 44_100, kind: str |
     return path
 
 
-def write_silence_bomb(path: Path, hours: float) -> Path:
+def write_silence_bomb(path: Path, hours: float, *, muxer: str = "matroska", codec: str = "flac") -> Path:
     """Hours of silence in little space, in a moment: the same few packets again and again."""
-    with path.open("wb") as file, av.open(file, "w", format="matroska") as container:
-        stream = container.add_stream("flac", rate=8_000, layout="mono")
-        packets = [
-            packet for frame in _frames(stream, silence(10, rate=8_000), 8_000) for packet in stream.encode(frame)
-        ]
+    rate = 48_000 if codec == "libopus" else 8_000
+    with path.open("wb") as file, av.open(file, "w", format=muxer) as container:
+        stream: Any = container.add_stream(codec, rate=rate, layout="mono")
+        packets = [packet for frame in _frames(stream, silence(10, rate=rate), rate) for packet in stream.encode(frame)]
         for number in range(round(hours * 360)):
             for packet in packets:
                 copy = av.Packet(bytes(packet))
-                copy.stream, copy.time_base = stream, Fraction(1, 8_000)
-                copy.pts = copy.dts = (packet.pts or 0) + number * 80_000
+                copy.stream, copy.time_base, copy.duration = stream, Fraction(1, rate), packet.duration
+                copy.pts = copy.dts = (packet.pts or 0) + number * 10 * rate
                 container.mux(copy)
     return path
 

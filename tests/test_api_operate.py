@@ -78,7 +78,8 @@ def test_health_names_what_is_missing(client: Client) -> None:
 def test_health_adds_up_the_pools_of_all_children(client: Client) -> None:
     born = presence.new_birth()
     for pid, hits in ((2, 30), (3, 8)):
-        pool = {"hits": hits, "misses": 1, "evictions": 0, "oom_fallbacks": 0, "loaded": [{"size": "demo"}]}
+        counts = {"hits": hits, "misses": 1, "evictions": 0, "oom_fallbacks": 0}
+        pool = {"devices": [{**counts, "device": "cpu", "pid": pid, "loaded": [{"size": "demo"}]}]}
         presence.sign_in(presence.Identity("worker", "host", 1, pid, ("transcription.high",), born), pool)
     presence.sign_in(presence.Identity("relay", "host", 9, 9))
     answer = client.get("/admin/health")

@@ -2,11 +2,10 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import pytest
 
 from audio.decode import DecodedAudio, open_audio
 from config import Settings
-from errors import DecoderCrashed, UndecodableAudio
+from errors import DecoderCrashed
 from tests.media import tone, wav_bytes
 
 ROOT = Path(__file__).parents[1]
@@ -61,49 +60,8 @@ def instead(tmp_path: Path) -> Callable[[str], tuple[str, ...]]:
     return write
 
 
-@pytest.fixture
-def listening() -> Iterator[socket.socket]:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.setblocking(False)
-        yield server
-
-
 def read_all(audio: DecodedAudio) -> int:
     return sum(len(block) for block in audio.blocks())
-
-
-PLAYLISTS = {
-    "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{target}\n#EXT-X-ENDLIST\n",
-    "hls key": '#EXTM3U\n#EXT-X-KEY:METHOD=AES-128,URI="{target}"\n#EXTINF:10,\n{target}\n#EXT-X-ENDLIST\n',
-    "concat": "ffconcat version 1.0\nfile '{target}'\n",
-    "concat, plain": "file '{target}'\n",
-    "concat protocol": "#EXTM3U\n#EXTINF:10,\nconcat:{target}|{target}\n#EXT-X-ENDLIST\n",
-    "subfile protocol": "#EXTM3U\n#EXTINF:10,\nsubfile,,start,0,end,0,,:{target}\n#EXT-X-ENDLIST\n",
-    "dash": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static">'
-    '<Period><AdaptationSet mimeType="audio/mp4"><Representation id="1" bandwidth="1"><BaseURL>{target}</BaseURL>'
-    "</Representation></AdaptationSet></Period></MPD>",
-    "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio 5004 RTP/AVP 0\n",
-    "smil": '<smil><body><audio src="{target}"/></body></smil>',
-    "asx": '<asx version="3.0"><entry><ref href="{target}"/></entry></asx>',
-    "rtsp redirect": "RTSPtextrtsp://{target}\n",
-}
-
-
-@pytest.mark.parametrize("kind", PLAYLISTS)
-def test_no_playlist_is_followed(tmp_path: Path, listening: socket.socket, kind: str) -> None:
-    """Neither to an address, nor to another file, whose sound may be a stranger's."""
-    other = tmp_path / "other.wav"
-    other.write_bytes(wav_bytes(tone(1, rate=RATE), RATE))
-    targets = [f"http://127.0.0.1:{listening.getsockname()[1]}/a.ts"]
-    if kind in ("hls", "concat"):  # ffmpeg would follow these to a file
-        targets.append(str(other))
-    path = tmp_path / "playlist.m3u8"
-    for target in targets:
-        path.write_text(PLAYLISTS[kind].format(target=target))
-        with pytest.raises(UndecodableAudio), open_audio(path, repair=True) as audio:
-            read_all(audio)
-    with pytest.raises(BlockingIOError):
-        listening.accept()
 
 
 def test_the_decoder_can_open_neither_a_file_nor_a_socket_nor_dump_its_core() -> None:

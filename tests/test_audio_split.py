@@ -35,7 +35,9 @@ def chopped(sound: Samples, size: int) -> Iterator[Samples]:
 
 
 def split(sound: Samples, *, vad: bool, start_s: float = 0.0, size: int = 10 * RATE) -> list[Window]:
-    return list(windows(chopped(sound, size), vad=vad, start_s=start_s, listen=hear_loudness))
+    """The windows with sound; what only says how far a silence was passed is left out."""
+    found = windows(chopped(sound, size), vad=vad, start_s=start_s, listen=hear_loudness)
+    return [window for window in found if len(window.audio)]
 
 
 def samples_of(seconds: float) -> int:
@@ -111,6 +113,16 @@ def test_all_speech_is_in_a_window(sound: Samples, *, vad: bool) -> None:
 def stretches(*parts: tuple[float, float]) -> Samples:
     """(seconds, loudness) one after the other."""
     return np.concatenate([np.full(round(seconds * RATE), loudness, np.float32) for seconds, loudness in parts])
+
+
+def test_a_long_silence_says_how_far_it_was_passed() -> None:
+    sound = np.zeros(10 * 60 * RATE, np.float32)
+    passed = list(windows(chopped(sound, 10 * RATE), vad=True, listen=hear_loudness))
+    assert not any(len(window.audio) for window in passed)
+    positions = [window.position_s for window in passed]
+    assert positions == sorted(positions)
+    assert positions[-1] == 600
+    assert max(after - before for before, after in pairwise([0.0, *positions])) <= 33
 
 
 def test_silence_gives_no_window() -> None:

@@ -231,7 +231,8 @@ def kill_worker(stack: Stack) -> None:
 def kill_children(stack: Stack) -> None:
     """As the kernel does when memory runs out."""
     for child in psutil.Process(stack.pid_of("worker")).children():
-        child.kill()
+        if "engines.supervisor" not in child.cmdline():
+            child.kill()
 
 
 def stop_worker(stack: Stack) -> None:

@@ -35,8 +35,9 @@ def books(database: Settings) -> Iterator[None]:
 @pytest.fixture
 def work(database: Settings, tmp_path: Path) -> attempt.Workplace:
     settings = database.model_copy(update={"engine": "fake", "data_dir": tmp_path, "lease_seconds": 3})
-    pool = ModelPool(open_engine(settings), size=1, max_size=1)
-    return attempt.Workplace(settings, open_storage(settings), pool, 1, WORKER, lambda: False)
+    engine = open_engine(settings)
+    pool = ModelPool(engine, size=1, max_size=1)
+    return attempt.Workplace(settings, open_storage(settings), pool, engine, WORKER, lambda: False)
 
 
 def ends_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,162 @@
+"""Which rows go to the device together, and when: queues by batch key, fair between jobs, urgent ones first.
+
+Pure scheduling: knows no engine, socket or sound. A row is one window to be decoded, aligned or listened to.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from threading import Condition
+from time import monotonic
+from typing import Any
+
+QUANTUM_S = 30.0  # of sound, that a job may have decoded before it is the next one's turn
+LOOK_AHEAD = 4  # batches' worth of rows among which those of like length are chosen
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    key: Hashable  # rows of one key may share a batch
+    job: Hashable  # rows of one job share its turn
+    length_s: float  # of speech: what takes about as long to say ends together
+    payload: Any
+    urgent: bool = False
+    alone: bool = False  # suspected of having killed the engine: nothing else runs beside it
+    at: float = field(default_factory=monotonic)
+
+
+class Batcher:
+    """Lanes call `take` and `done`; whoever has rows calls `put`. Thread-safe."""
+
+    def __init__(self, *, most: Callable[[Hashable], int], linger_s: float = 0.0) -> None:
+        """`most`: rows of a key in one batch. `linger_s`: how long a batch that is not full waits for more rows."""
+        self._most = most
+        self._linger_s = linger_s
+        self._changed = Condition()
+        self._classes = {True: _Turns(), False: _Turns()}  # urgent, not urgent
+        self._suspects: deque[Row] = deque()
+        self._running = 0
+        self._exclusive = False
+        self._closed = False
+
+    def put(self, row: Row) -> None:
+        with self._changed:
+            if row.alone:
+                self._suspects.append(row)
+            else:
+                self._classes[row.urgent].add(row)
+            self._changed.notify_all()
+
+    def take(self) -> list[Row] | None:
+        """The next batch, as soon as there is one to run; None once closed. Its lane calls `done` afterwards."""
+        with self._changed:
+            while not self._closed:
+                batch, wait_s = self._choose()
+                if batch:
+                    self._running += 1
+                    return batch
+                self._changed.wait(wait_s)
+            return None
+
+    def done(self) -> None:
+        with self._changed:
+            self._running -= 1
+            self._exclusive = False
+            self._changed.notify_all()
+
+    def forget(self, job: Hashable) -> int:
+        """Drop what a job still has waiting: its child is gone. How many rows that were."""
+        with self._changed:
+            suspects = [row for row in self._suspects if row.job == job]
+            for row in suspects:
+                self._suspects.remove(row)
+            return len(suspects) + sum(turns.forget(job) for turns in self._classes.values())
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def waiting(self) -> int:
+        with self._changed:
+            return len(self._suspects) + sum(turns.count for turns in self._classes.values())
+
+    # The lock is held below here.
+    def _choose(self) -> tuple[list[Row], float | None]:
+        """A batch, or how long to wait at most before looking again."""
+        if self._exclusive:
+            return [], None
+        if self._suspects:
+            if self._running:
+                return [], None
+            self._exclusive = True
+            return [self._suspects.popleft()], None
+        for turns in (self._classes[True], self._classes[False]):
+            if turns.count:
+                return self._from(turns)
+        return [], None
+
+    def _from(self, turns: "_Turns") -> tuple[list[Row], float | None]:
+        head = next(turns.in_order())
+        most = max(1, self._most(head.key))
+        alike = list(islice((row for row in turns.in_order() if row.key == head.key), LOOK_AHEAD * most))
+        left_s = self._linger_s - (monotonic() - head.at)
+        if len(alike) < most and left_s > 0:
+            return [], left_s
+        others = sorted(alike[1:], key=lambda row: abs(row.length_s - head.length_s))
+        batch = [head, *others[: most - 1]]
+        turns.take(batch)
+        return batch, None
+
+
+class _Turns:
+    """Deficit round robin (Shreedhar and Varghese, 1995) over the jobs of one class, by seconds of sound."""
+
+    def __init__(self) -> None:
+        self._rows: OrderedDict[Hashable, deque[Row]] = OrderedDict()  # jobs in the order of their turns
+        self._deficit: dict[Hashable, float] = {}
+        self.count = 0
+
+    def add(self, row: Row) -> None:
+        self._rows.setdefault(row.job, deque()).append(row)
+        self._deficit.setdefault(row.job, QUANTUM_S)
+        self.count += 1
+
+    def in_order(self) -> Iterator[Row]:
+        """Every row, as they would be served if nothing else came."""
+        left = {job: deque(rows) for job, rows in self._rows.items()}
+        deficit = dict(self._deficit)
+        while left:
+            for job in list(left):
+                rows = left[job]
+                while rows and rows[0].length_s <= deficit[job]:
+                    deficit[job] -= rows[0].length_s
+                    yield rows.popleft()
+                deficit[job] += QUANTUM_S
+                if not rows:
+                    del left[job]
+
+    def take(self, rows: list[Row]) -> None:
+        for row in rows:
+            waiting = self._rows[row.job]
+            waiting.remove(row)
+            self._deficit[row.job] -= row.length_s
+            self.count -= 1
+            if not waiting:
+                del self._rows[row.job], self._deficit[row.job]
+        self._next_turn()
+
+    def forget(self, job: Hashable) -> int:
+        rows = self._rows.pop(job, deque())
+        self._deficit.pop(job, None)
+        self.count -= len(rows)
+        return len(rows)
+
+    def _next_turn(self) -> None:
+        """Who has used up his turn goes to the end of the round."""
+        for job in list(self._rows):
+            if self._rows[job][0].length_s <= self._deficit[job]:
+                return
+            self._deficit[job] += QUANTUM_S
+            self._rows.move_to_end(job)

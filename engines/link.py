@@ -1,0 +1,133 @@
+"""A child's connection to an engine server: any thread asks; what a killed server left open is asked again."""
+
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from queue import Queue
+from threading import Event, Lock, Thread
+from time import monotonic
+from typing import Any
+
+import errors
+from engines.supervisor import is_supervised
+from engines.wire import QUEUED, RUNNING, Arena, Line
+
+CONNECT_WITHIN_S = 120.0  # a server that is started again loads libraries first
+TRY_EVERY_S = 0.1
+DEATHS_ALLOWED = 1  # of the server while it worked on one row; after the first the row runs alone
+
+_ERRORS = {kind.__name__: kind for kind in (errors.OutOfMemory, errors.ModelUnavailable, errors.DownloadFailed)}
+
+
+class _Gone(Exception):
+    """The server went away before it answered."""
+
+
+class Link:
+    """One a child and device."""
+
+    def __init__(self, path: Path, *, slots: int, on_dead: Callable[[], object]) -> None:
+        """`on_dead`: what to do about a server that does not come back."""
+        self._path = path
+        self._on_dead = on_dead
+        self.arena = Arena.create(slots)
+        self._free: Queue[int] = Queue()
+        for slot in range(slots):
+            self._free.put(slot)
+        self._ids = count()
+        self._lock = Lock()  # guards the two below
+        self._line: Line | None = None
+        self._asked: dict[int, Future[dict[str, Any]]] = {}
+
+    def ask(self, operation: str, **fields: Any) -> dict[str, Any]:
+        """Raises what the server raised; Unavailable where none came back in time."""
+        while True:
+            try:
+                return self._exchange({"op": operation, **fields})
+            except _Gone:
+                continue
+
+    def ask_about(self, slot: int, operation: str, **fields: Any) -> dict[str, Any]:
+        """As `ask`, about what is in a slot. Raises EngineCrashed where that kills one server after another."""
+        deaths = 0
+        while True:
+            self.arena.set_state(slot, QUEUED)
+            try:
+                return self._exchange({"op": operation, "slot": slot, "alone": deaths > 0, **fields})
+            except _Gone:
+                deaths += self.arena.state(slot) == RUNNING
+                if deaths > DEATHS_ALLOWED:
+                    raise errors.EngineCrashed("This recording has killed the engine twice.") from None
+
+    @contextmanager
+    def slot(self) -> Iterator[int]:
+        slot = self._free.get()
+        try:
+            yield slot
+        finally:
+            self._free.put(slot)
+
+    def close(self) -> None:
+        with self._lock:
+            line, self._line = self._line, None
+        if line is not None:
+            line.close()
+
+    def _exchange(self, request: dict[str, Any]) -> dict[str, Any]:
+        answer: Future[dict[str, Any]] = Future()
+        request["id"] = next(self._ids)
+        with self._lock:
+            line = self._line = self._line or self._connected()
+            self._asked[request["id"]] = answer
+        try:
+            line.send(request)
+        except OSError:
+            self._lost(line)
+        found = answer.result()
+        if "error" in found:
+            kind = _ERRORS.get(found["error"]["type"], errors.EngineError)
+            raise kind(found["error"]["message"])
+        return found
+
+    def _connected(self) -> Line:
+        until = monotonic() + CONNECT_WITHIN_S
+        while True:
+            sock = socket.socket(socket.AF_UNIX)
+            try:
+                sock.connect(str(self._path))
+                line = Line(sock)
+                line.send_arena(self.arena)
+            except OSError:
+                sock.close()
+                if monotonic() > until or not is_supervised(self._path):
+                    self._on_dead()
+                    raise errors.Unavailable("The engine server does not answer; its worker starts anew.") from None
+                Event().wait(TRY_EVERY_S)
+            else:
+                Thread(target=self._hear, args=(line,), name="engine-answers", daemon=True).start()
+                return line
+
+    def _hear(self, line: Line) -> None:
+        try:
+            while True:
+                answer = line.receive()
+                with self._lock:
+                    asked = self._asked.pop(answer["id"], None)
+                if asked is not None:
+                    asked.set_result(answer)
+        except (OSError, EOFError):
+            self._lost(line)
+
+    def _lost(self, line: Line) -> None:
+        """Everybody who waits for this server asks the next one."""
+        with self._lock:
+            if self._line is not line:
+                return
+            self._line = None
+            asked, self._asked = self._asked, {}
+        line.close()
+        for answer in asked.values():
+            answer.set_exception(_Gone())

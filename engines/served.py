@@ -1,0 +1,187 @@
+"""An engine whose device belongs to an engine server: spectrograms, prompts and text here, encoder and decoder there.
+
+Stock faster-whisper runs in the child, window by window, on a model that asks the server: so the text is that of the
+window alone, with Whisper's own rules for silence and for another try, whatever shares its batch.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import repeat
+from pathlib import Path
+from threading import local
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from engines import SAMPLE_RATE, Model, catalog
+from engines.decoding import decode_alone
+from engines.foreign import foreign_errors
+from engines.link import Link
+from engines.mel import extractor
+from transcript import DecodeOptions, Language, Segment
+
+if TYPE_CHECKING:
+    from faster_whisper import WhisperModel
+
+    from engines import Audio
+    from engines.wire import Mel
+
+ENOUGH_BYTES = 1 << 50  # children hold tokenizers only: the server's pool keeps the budget
+
+
+@dataclass(slots=True)
+class Caller:
+    """On whose behalf this child works now."""
+
+    urgent: bool = False
+
+
+class ServedEngine:
+    """`paths`: the socket of each device's server. Each load goes to the device with the least to do."""
+
+    def __init__(self, paths: Sequence[Path], *, on_dead: Callable[[], object] = int, slots: int = 48) -> None:
+        self.caller = Caller()
+        self._links = [Link(path, slots=slots, on_dead=on_dead) for path in paths]
+
+    def resolve(self, size: str, compute_type: str) -> tuple[str, str]:
+        chosen = self._device["compute_type"] if compute_type == "default" else compute_type
+        return catalog.canonical(size), chosen
+
+    def load(self, size: str, compute_type: str) -> Model:
+        return ServedModel(self._links, self.caller, *self.resolve(size, compute_type), at_once=self.default_batch())
+
+    def estimate_bytes(self, size: str, compute_type: str) -> int:
+        return 1
+
+    def free_bytes(self) -> int:
+        return ENOUGH_BYTES
+
+    def default_batch(self) -> int:
+        """As many windows as the device works on at once: a job that is alone keeps it busy."""
+        return int(self._device["windows"])
+
+    def begin(self, *, urgent: bool) -> None:
+        self.caller.urgent = urgent
+
+    def pool_stats(self, pool: dict[str, Any]) -> list[dict[str, Any]]:
+        """Of each device's server: this process holds no weights."""
+        return [link.ask("stats") for link in self._links]
+
+    @cached_property
+    def _device(self) -> dict[str, Any]:
+        return self._links[0].ask("device")
+
+
+class ServedModel:
+    """Thread-safe. A call takes a thread a window; all of its rows go to the device with the least to do."""
+
+    def __init__(self, links: Sequence[Link], caller: Caller, size: str, compute_type: str, *, at_once: int) -> None:
+        """Raises what loading raised on the device."""
+        self.size = size
+        self.compute_type = compute_type
+        self._links = links
+        facts = links[0].ask("load", size=size, compute_type=compute_type)
+        self.memory_bytes: int = facts["memory_bytes"]
+        self._here = local()  # the link, the slot and the length of the window that a thread works on
+        self._remote = _RemoteWhisper(self, facts, caller)
+        self._whisper = _assembled(self._remote, Path(facts["folder"]))
+        self._threads = ThreadPoolExecutor(at_once, thread_name_prefix="window")
+
+    def transcribe(self, windows: "Sequence[Audio]", options: DecodeOptions) -> list[tuple[Segment, ...]]:
+        link = self._least_busy()
+        return list(self._threads.map(self._transcribe, windows, repeat(options), repeat(link)))
+
+    def detect_language(self, window: "Audio") -> Language:
+        if not self._remote.is_multilingual:
+            return Language("en", 1.0)
+        return self._threads.submit(self._detect, window, self._least_busy()).result()
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False)
+
+    def _least_busy(self) -> Link:
+        if len(self._links) == 1:
+            return self._links[0]
+        return min(self._links, key=lambda link: link.ask("stats")["waiting_windows"])
+
+    def _transcribe(self, window: "Audio", options: DecodeOptions, link: Link) -> tuple[Segment, ...]:
+        with foreign_errors(), link.slot() as slot:
+            self._here.link, self._here.slot, self._here.length_s = link, slot, len(window) / SAMPLE_RATE
+            return decode_alone(self._whisper, window, options)
+
+    def _detect(self, window: "Audio", link: Link) -> Language:
+        with foreign_errors(), link.slot() as slot:
+            self._here.link, self._here.slot, self._here.length_s = link, slot, len(window) / SAMPLE_RATE
+            code, probability, _ = self._whisper.detect_language(window)
+            return Language(code, float(probability))
+
+    def ask(self, operation: str, **fields: Any) -> dict[str, Any]:
+        here = self._here
+        about = {"size": self.size, "compute_type": self.compute_type, "shape": here.shape, "length_s": here.length_s}
+        link: Link = here.link
+        return link.ask_about(here.slot, operation, **about, **fields)
+
+    def put(self, mel: "Mel") -> "Mel":
+        """Into the slot of this thread's window: what the next questions are about."""
+        here = self._here
+        here.shape = mel.shape
+        here.link.arena.mel(here.slot, mel.shape)[:] = mel
+        return mel
+
+
+class _RemoteWhisper:
+    """As much of ctranslate2.models.Whisper as faster-whisper uses, for one window at a time."""
+
+    def __init__(self, model: ServedModel, facts: dict[str, Any], caller: Caller) -> None:
+        self.is_multilingual: bool = facts["is_multilingual"]
+        self.n_mels: int = facts["n_mels"]
+        self._start: int = 50258 if self.is_multilingual else 50257  # <|startoftranscript|>
+        self._model = model
+        self._caller = caller
+
+    def encode(self, features: "Mel") -> "Mel":
+        """Nothing yet: each question about it has the encoder run in its batch."""
+        return self._model.put(features)
+
+    def generate(self, _: "Mel", prompts: list[list[int]], **options: Any) -> list[SimpleNamespace]:
+        (prompt,) = prompts
+        fields = {"prompt": prompt, "prompt_start": prompt.index(self._start), "options": options}
+        row = self._model.ask("generate", urgent=self._caller.urgent, **fields)
+        found = {"sequences_ids": row["tokens"], "scores": row["scores"], "no_speech_prob": row["no_speech_prob"]}
+        return [SimpleNamespace(**found)]
+
+    def detect_language(self, _: "Mel") -> list[list[tuple[str, float]]]:
+        row = self._model.ask("detect", urgent=self._caller.urgent, options={})
+        return [[(token, probability) for token, probability in row["languages"]]]
+
+    def align(
+        self, _: "Mel", start_sequence: Sequence[int], text_tokens: list[list[int]], num_frames: int, **options: Any
+    ) -> list[SimpleNamespace]:
+        (tokens,) = text_tokens
+        fields = {"start_sequence": list(start_sequence), "text_tokens": tokens, "num_frames": num_frames}
+        row = self._model.ask("align", urgent=self._caller.urgent, options=options, **fields)
+        return [SimpleNamespace(alignments=row["alignments"], text_token_probs=row["text_token_probs"])]
+
+
+def _assembled(remote: _RemoteWhisper, folder: Path) -> "WhisperModel":
+    """What WhisperModel.__init__ makes (faster-whisper 1.2.1), but for the weights."""
+    from faster_whisper import WhisperModel
+    from tokenizers import Tokenizer
+
+    logging.getLogger("faster_whisper").setLevel(logging.WARNING)  # it writes two lines a window
+    whisper: Any = WhisperModel.__new__(WhisperModel)
+    whisper.logger = logging.getLogger("faster_whisper")
+    whisper.model = remote
+    whisper.hf_tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    whisper.feat_kwargs = whisper._get_feature_kwargs(str(folder))  # noqa: SLF001
+    whisper.feature_extractor = extractor(**whisper.feat_kwargs)
+    whisper.input_stride = 2
+    whisper.num_samples_per_token = whisper.feature_extractor.hop_length * whisper.input_stride
+    whisper.frames_per_second = whisper.feature_extractor.sampling_rate // whisper.feature_extractor.hop_length
+    whisper.tokens_per_second = whisper.feature_extractor.sampling_rate // whisper.num_samples_per_token
+    whisper.time_precision = 0.02
+    whisper.max_length = 448
+    whisper.encode = remote.encode
+    return whisper

@@ -1,0 +1,133 @@
+"""The engine server: one process a device. It owns the device and the ModelPool, and batches the rows of all children.
+
+`python -m engines.server SOCKET DEVICE`. Children connect with `engines.served`; `engines.supervisor` keeps it alive.
+"""
+
+import json
+import socket
+import sys
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import errors
+from config import Settings, get_settings
+from engines.batcher import Row
+from engines.foreign import translate
+from engines.lanes import Lanes
+from engines.parent import die_with_parent
+from engines.raw import RawEngine, batch_key
+from engines.wire import Arena, Line
+from model_pool import ModelPool
+from telemetry.events import emit
+from telemetry.logs import configure_logs
+
+Request = dict[str, Any]
+
+
+@dataclass(slots=True, eq=False)
+class Child:
+    line: Line
+    arena: Arena
+
+    def answer(self, request: Request, answer: dict[str, Any]) -> None:
+        try:
+            self.line.send({"id": request["id"], **answer})
+        except OSError:
+            return  # it is gone, and so is who asked
+
+    def refuse(self, request: Request, error: errors.ServiceError) -> None:
+        self.answer(request, {"error": {"type": type(error).__name__, "message": str(error)}})
+
+
+class Server:
+    def __init__(self, engine: RawEngine, pool: ModelPool[Any], lanes: Lanes) -> None:
+        self._engine = engine
+        self._pool = pool
+        self._lanes = lanes
+
+    def serve(self, listener: socket.socket) -> None:
+        """Until the process ends."""
+        self._lanes.start()
+        while True:
+            connection, _ = listener.accept()
+            Thread(target=self._listen, args=(Line(connection),), name="child", daemon=True).start()
+
+    def _listen(self, line: Line) -> None:
+        """To everything that one child asks."""
+        child = None
+        try:
+            child = Child(line, line.receive_arena())
+            while True:
+                self._take_in(child, line.receive())
+        except (OSError, EOFError):
+            return
+        finally:
+            line.close()
+            if child is not None:
+                self._lanes.batcher.forget(child)
+
+    def _take_in(self, child: Child, request: Request) -> None:
+        match request["op"]:
+            case "device":
+                compute_type = self._engine.resolve("base", "default")[1]
+                child.answer(request, {"compute_type": compute_type, "windows": self._engine.lanes * self._engine.most})
+            case "stats":
+                child.answer(request, self._stats())
+            case "load":
+                Thread(target=self._load, args=(child, request), daemon=True).start()
+            case _:
+                self._lanes.batcher.put(_row(child, request))
+
+    def _load(self, child: Child, request: Request) -> None:
+        try:
+            with self._pool.lease(request["size"], compute_type=request["compute_type"]) as lease:
+                child.answer(request, {**lease.model.facts(), "memory_bytes": lease.model.memory_bytes})
+        except Exception as error:  # noqa: BLE001 whoever asked must hear of it
+            child.refuse(request, translate(error))
+
+    def _stats(self) -> dict[str, Any]:
+        (stats,) = self._engine.pool_stats({**self._pool.get_stats(), **self._lanes.stats()})
+        plain: dict[str, Any] = json.loads(json.dumps(stats, default=datetime.isoformat))
+        return plain
+
+
+def _row(child: Child, request: Request) -> Row:
+    return Row(
+        key=batch_key(request),
+        job=child,
+        length_s=request["length_s"],
+        payload=(child, request),
+        urgent=request["urgent"],
+        alone=request["alone"],
+    )
+
+
+def serve(path: Path, settings: Settings) -> None:
+    """On a socket at `path`, which must not be there yet."""
+    engine = RawEngine(settings)
+    pool = ModelPool(
+        engine,
+        size=settings.model_pool_size,
+        max_size=settings.model_pool_max_size,
+        memory_bytes=settings.model_pool_memory_mb * 1024**2,
+    )
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(128)
+        emit("engine.serving", device=settings.device, lanes=engine.lanes, batch=engine.most)
+        Server(engine, pool, Lanes(pool, count=engine.lanes, most=engine.most)).serve(listener)
+
+
+def main() -> None:
+    die_with_parent()
+    path, device = sys.argv[1:]
+    settings = get_settings()
+    configure_logs(level=settings.log_level, fmt=settings.log_format, process="engine")
+    serve(Path(path), settings.model_copy(update={"device": device}))
+
+
+if __name__ == "__main__":
+    main()
