@@ -243,7 +243,9 @@ with LocalStorage(Path({str(folder)!r})).create(new_key()) as writer:
     assert subprocess.run((sys.executable, "-c", body), check=False).returncode == -signal.SIGKILL
     assert len(everything_in(folder)) == 2
     now = datetime.now(UTC)
-    assert list(storage.committed_between(datetime.fromtimestamp(0, UTC), now + timedelta(days=1))) == [kept], "it was never a recording"
+    assert list(storage.committed_between(datetime.fromtimestamp(0, UTC), now + timedelta(days=1))) == [kept], (
+        "it was never a recording"
+    )
     assert storage.discard_unfinished(now - timedelta(days=1)) == 0, "it may still be written"
     assert storage.discard_unfinished(now + timedelta(days=1)) == 1
     assert everything_in(folder) == [folder / kept]

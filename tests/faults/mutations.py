@@ -1,0 +1,139 @@
+"""Takes the guards away one at a time, in a copy of the tree, and shows that a named test goes red for each.
+
+`python -m tests.faults.mutations [part of a name]`. A guard that nobody would miss is a missing test: exit status 1.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+LEFT_OUT = shutil.ignore_patterns(".*", "var", "build", "__pycache__", "node_modules")
+WITHIN_S = 300
+FENCE = ("jobs/states.py", "        conditions.append(Job.attempt == fence)\n", "        pass\n")
+GIVE_UP = (
+    "jobs/claim.py",
+    ".where(Job.id == fence.job_id, Job.attempt == fence.attempt, Job.status == Status.PROCESSING)",
+    ".where(Job.id == fence.job_id, Job.status == Status.PROCESSING)",
+)
+STALE = (
+    "jobs/sweep.py",
+    "or_(Job.published_at.is_(None), Job.published_at < _stale(settings)),",
+    "Job.published_at.is_(None),",
+)
+Edit = tuple[str, str, str]  # file, what is there once, what stands there instead
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    name: str
+    test: str
+    edits: tuple[Edit, ...]
+
+
+def one(name: str, test: str, *edits: Edit) -> Mutation:
+    return Mutation(name, f"tests/{test}", edits)
+
+
+OLD_ATTEMPT = "test_jobs_claim.py::test_a_worker_whose_attempt_is_old_cannot"
+LATE = "faults/test_postgresql_dies.py::test_fault_10_a_finish_that_comes_after_the_lease_is_fenced"
+TRUST = "test_jobs_heartbeat.py::test_no_database_for_a_lease_is_a_lost_lease_and_before_that_it_is_not"
+RESTART = "test_jobs_sweep.py::test_nothing_is_taken_back_within_a_lease_of_the_start_of_the_database"
+AGAIN = "test_jobs_doorbells.py::test_a_doorbell_that_nobody_answered_is_rung_again_after_a_while_and_not_before"
+FLUSHED = "faults/test_redis_dies.py::test_fault_4_a_flushed_redis_forgets_no_job"
+RACE = "test_jobs_cancel.py::test_a_cancel_at_the_moment_of_a_claim_always_wins"
+
+MUTATIONS = (
+    one("no fence in a move", "test_jobs_states.py::test_a_mover_of_another_attempt_is_fenced", FENCE),
+    one("no fence at the finish", f"{OLD_ATTEMPT}[finish]", FENCE),
+    one("no fence at the finish, real workers", LATE, FENCE),
+    one("no fence at a failure", f"{OLD_ATTEMPT}[fail]", FENCE, GIVE_UP),
+    one("no fence at a checkpoint", f"{OLD_ATTEMPT}[checkpoint]", (
+        "jobs/attempt.py",
+        "(Job.id == self._fence.job_id, Job.attempt == self._fence.attempt, Job.status == Status.PROCESSING)",
+        "(Job.id == self._fence.job_id, Job.status == Status.PROCESSING)",
+    )),
+    one("no fence at a heartbeat", "test_jobs_heartbeat.py::test_a_lost_lease_is_noticed", (
+        "jobs/progress.py",
+        ".where(Job.id == fence.job_id, Job.attempt == fence.attempt, Job.status == Status.PROCESSING)",
+        ".where(Job.id == fence.job_id, Job.status == Status.PROCESSING)",
+    )),
+    one("a claim of what is not pending", "test_jobs_claim.py::test_a_doorbell_that_rings_twice_is_a_no_op", (
+        "jobs/states.py", "[Job.id == job_id, Job.status == from_, *guards]", "[Job.id == job_id, *guards]",
+    )),
+    one("a claim of what is not due", "test_jobs_claim.py::test_a_job_that_is_not_due_is_not_claimed", (
+        "jobs/claim.py", "guards=(Job.run_at <= func.now(),),", "guards=(),",
+    )),
+    one("leases taken back before they lapse", "test_jobs_sweep.py::test_a_lease_that_still_runs_is_left_alone", (
+        "jobs/sweep.py", "            Job.lease_until < func.now(),\n", "",
+    )),
+    one("leases taken back at once after a restart", RESTART, (
+        "jobs/sweep.py", "            up_since < func.now() - timedelta(seconds=settings.lease_seconds),\n", "",
+    )),
+    one("a worker that trusts its lease for ever", TRUST, (
+        "jobs/progress.py", " or monotonic() - self._renewed_at > self._lease_s", "",
+    )),
+    one("no doorbell is rung again", AGAIN, STALE),
+    one("no doorbell is rung again, real Redis", FLUSHED, STALE),
+    one("a cancel of what is final", "test_jobs_cancel.py::test_a_final_job_stays_as_it_is", (
+        "jobs/cancel.py", "if status in (Status.PENDING, Status.PROCESSING):", "if status:",
+    )),
+    one("a cancel that does not look first", RACE, ("jobs/cancel.py", ".with_for_update()", "")),
+)  # fmt: skip
+
+
+def run(tree: Path, test: str) -> int:
+    """pytest's exit status: 0 green, 1 red, anything else is no answer."""
+    command = (sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", test)
+    done = subprocess.run((*command, "-o", "addopts="), cwd=tree, capture_output=True, check=False, timeout=WITHIN_S)
+    return done.returncode
+
+
+@contextmanager
+def mutated(tree: Path, edits: tuple[Edit, ...]) -> Iterator[None]:
+    before = {path: (tree / path).read_text() for path, _, _ in edits}
+    try:
+        for path, old, new in edits:
+            text = (tree / path).read_text()
+            assert text.count(old) == 1, f"{path} does not hold this once: {old}"
+            (tree / path).write_text(text.replace(old, new))
+        yield
+    finally:
+        for path, text in before.items():
+            (tree / path).write_text(text)
+
+
+def verdict(tree: Path, mutation: Mutation) -> str:
+    """Red is good; a test that is red without the mutation says nothing."""
+    with mutated(tree, mutation.edits):
+        status = run(tree, mutation.test)
+    if status == 1:
+        return "red" if run(tree, mutation.test) == 0 else "red without it too"
+    return "GREEN" if status == 0 else f"pytest ended with {status}"
+
+
+def main(part: str = "") -> int:
+    chosen = [mutation for mutation in MUTATIONS if part in mutation.name]
+    with tempfile.TemporaryDirectory(prefix="mutations-") as folder:
+        tree = Path(folder) / "tree"
+        shutil.copytree(ROOT, tree, ignore=LEFT_OUT)
+        verdicts = [told(tree, mutation) for mutation in chosen]
+    print(f"{verdicts.count('red')} of {len(verdicts)} guards are missed when they are gone")
+    return 0 if verdicts and set(verdicts) == {"red"} else 1
+
+
+def told(tree: Path, mutation: Mutation) -> str:
+    started = time.monotonic()
+    said = verdict(tree, mutation)
+    print(f"{mutation.name:42} {said:5} {time.monotonic() - started:5.1f} s  {mutation.test}", flush=True)
+    return said
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,256 @@
+"""The engine server: rows of many children share the device, and neither its death nor a lack of memory costs a job."""
+
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from numpy.typing import NDArray
+
+from engines import SAMPLE_RATE, Model
+from engines.lanes import Lanes
+from engines.link import Link
+from engines.served import ServedEngine
+from engines.server import Server
+from errors import EngineCrashed, OutOfMemory, Unavailable
+from model_pool import ModelPool
+from tests.conftest import ROOT
+from tests.engine_server import engine_server
+from tests.processes import is_gone, until
+from tests.test_engine_conformance import OPTIONS, decoded, text
+
+Audio = NDArray[np.float32]
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture(scope="module")
+def path() -> Iterator[Path]:
+    with engine_server() as path:
+        yield path
+
+
+def model_of(path: Path) -> Model:
+    return ServedEngine([path]).load("demo", "default")
+
+
+def pid_of(path: Path) -> int:
+    return int(ServedEngine([path]).pool_stats({})[0]["pid"])
+
+
+@pytest.fixture(scope="module")
+def windows() -> list[Audio]:
+    """In four languages."""
+    return [decoded(name) for name in ("english.wav", "german.mp3", "french.ogg", "spanish.webm")]
+
+
+LANGUAGES = ("en", "de", "fr", "es")
+
+
+def transcribe(model: Model, windows: list[Audio]) -> list[str]:
+    return [
+        text(model.transcribe([window], replace(OPTIONS, language=language))[0])
+        for window, language in zip(windows, LANGUAGES, strict=True)
+    ]
+
+
+def test_sixteen_jobs_at_once_get_what_each_gets_alone(path: Path, windows: list[Audio]) -> None:
+    alone = transcribe(model_of(path), windows)
+    children = [model_of(path) for _ in range(16)]
+    with ThreadPoolExecutor(16) as pool:
+        together = list(pool.map(lambda child: transcribe(child, windows), children))
+    assert together == [alone] * 16
+    assert all(alone)
+
+
+def kill_server(path: Path) -> None:
+    pid = pid_of(path)
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: is_gone(pid) and pid_of(path) != pid)
+
+
+def test_a_server_that_is_killed_is_started_again_and_nobody_notices(path: Path, windows: list[Audio]) -> None:
+    child = model_of(path)
+    undisturbed = transcribe(child, windows)
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(lambda: [transcribe(child, windows) for _ in range(8)])
+        for _ in range(2):
+            kill_server(path)
+        assert working.result(timeout=120) == [undisturbed] * 8
+
+
+@contextmanager
+def poisoned_server(folder: Path) -> Iterator[tuple[Path, list[int]]]:
+    """Started again whenever it dies; the exit statuses so far."""
+    path, statuses, done = folder / "poisoned", list[int](), Event()
+    command = (sys.executable, "-m", "tests.poisoned_server", str(path), "cpu")
+
+    def keep_alive() -> None:
+        while not done.is_set():
+            path.unlink(missing_ok=True)
+            running.append(subprocess.Popen(command, cwd=ROOT))
+            statuses.append(running[-1].wait())
+
+    running: list[subprocess.Popen[bytes]] = []
+    thread = threading.Thread(target=keep_alive, daemon=True)
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        thread.start()
+        yield path, statuses
+        done.set()
+        running[-1].kill()
+        thread.join()
+
+
+def test_a_window_that_kills_the_server_twice_fails_alone(tmp_path: Path, windows: list[Audio]) -> None:
+    poison = np.zeros(SAMPLE_RATE, np.float32)
+    with poisoned_server(tmp_path) as (path, statuses), ThreadPoolExecutor(4) as pool:
+        innocent = [model_of(path) for _ in range(4)]
+        undisturbed = transcribe(innocent[0], windows)
+        others = [pool.submit(lambda child: [transcribe(child, windows) for _ in range(3)], one) for one in innocent]
+        with pytest.raises(EngineCrashed, match="killed the engine twice"):
+            model_of(path).transcribe([poison], OPTIONS)
+        assert [other.result(timeout=120) for other in others] == [[undisturbed] * 3] * 4
+        assert statuses == [9, 9]
+    assert EngineCrashed.retryable, "its attempt is counted as a crash"
+
+
+def test_a_child_that_dies_leaves_nothing_waiting(path: Path, windows: list[Audio]) -> None:
+    child = model_of(path)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(child.transcribe, windows * 4, OPTIONS)
+        child._links[0].close()  # type: ignore[attr-defined]
+    until(lambda: ServedEngine([path]).pool_stats({})[0]["waiting_windows"] == 0)
+
+
+def test_a_server_whose_supervisor_is_gone_is_not_waited_for(tmp_path: Path) -> None:
+    told: list[str] = []
+    engine = ServedEngine([tmp_path / "engine"], on_dead=lambda: told.append("dead"))
+    with pytest.raises(Unavailable, match="starts anew"):
+        engine.load("demo", "default")
+    assert told == ["dead"]
+
+
+def test_the_server_ends_with_its_supervisor() -> None:
+    with engine_server() as path:
+        pid = pid_of(path)
+    until(lambda: is_gone(pid))
+
+
+def test_unloading_gives_the_memory_back() -> None:
+    """Measured from outside: what the process holds after a hundred loads and unloads."""
+    with engine_server(MODEL_POOL_SIZE=1, MODEL_POOL_MAX_SIZE=1) as path:
+        engine = ServedEngine([path])
+        process = psutil.Process(pid_of(path))
+        held = []
+        for compute_type in ["int8", "float32"] * 20:  # room for one: each load unloads the other
+            engine.load("demo", compute_type)
+            held.append(process.memory_info().rss)
+        (stats,) = engine.pool_stats({})
+        assert stats["evictions"] >= 39
+        assert max(held[-10:]) - max(held[:10]) < 20_000_000
+
+
+class StubModel:
+    """Says how many rows it was given, and has memory for so many at once."""
+
+    memory_bytes = 1000
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self.calls: list[int] = []
+
+    def facts(self) -> dict[str, Any]:
+        return {}
+
+    def run(self, operation: str, mels: list[Audio], requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        self.calls.append(len(mels))
+        if len(mels) > self.rows:
+            raise OutOfMemory("The device ran out of memory.")
+        return [{"first": float(mel[0, 0])} for mel in mels]
+
+    def close(self) -> None: ...
+
+
+class StubEngine:
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self.loaded: list[StubModel] = []
+
+    def resolve(self, size: str, compute_type: str) -> tuple[str, str]:
+        return size, compute_type
+
+    def load(self, size: str, compute_type: str) -> StubModel:
+        self.loaded.append(StubModel(self.rows))
+        return self.loaded[-1]
+
+    def estimate_bytes(self, size: str, compute_type: str) -> int:
+        return 1
+
+    def free_bytes(self) -> int:
+        return 10**9
+
+
+@contextmanager
+def stub_server(folder: Path, rows: int) -> Iterator[tuple[StubEngine, Link]]:
+    """One lane, batches of 8, in this process; its device has memory for so many rows."""
+    engine, path = StubEngine(rows), folder / "stub"
+    pool = ModelPool(engine, size=2, max_size=2)
+    with socket.socket(socket.AF_UNIX) as listener, path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        listener.bind(str(path))
+        listener.listen()
+        server = Server(engine, pool, Lanes(pool, count=1, most=8))  # type: ignore[arg-type]
+        threading.Thread(target=server.serve, args=(listener,), daemon=True).start()
+        link = Link(path, slots=16, on_dead=int)
+        yield engine, link
+        link.close()
+
+
+def row(link: Link, number: int, **changes: Any) -> float:
+    about = {
+        "size": "base", "compute_type": "int8", "shape": (80, 10), "length_s": 1.0, "urgent": False,
+        "prompt": [1], "prompt_start": 0, "options": {}, **changes,
+    }  # fmt: skip
+    with link.slot() as slot:
+        link.arena.mel(slot, (80, 10))[:] = number
+        return float(link.ask_about(slot, "generate", **about)["first"])
+
+
+def test_rows_that_wait_together_go_together(tmp_path: Path) -> None:
+    with stub_server(tmp_path, rows=8) as (engine, link), ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda number: row(link, number), range(64))) == list(range(64))
+        assert max(engine.loaded[0].calls) > 1
+
+
+def test_what_cannot_share_a_batch_never_does(tmp_path: Path) -> None:
+    with stub_server(tmp_path, rows=8) as (engine, link), ThreadPoolExecutor(12) as pool:
+        changes: list[dict[str, Any]] = [
+            {"options": {"beam_size": 5}}, {"prompt": [1, 2]}, {"prompt_start": 1}, {"compute_type": "float32"},
+        ]  # fmt: skip
+        kinds = [changes[number % 4] for number in range(48)]
+        list(pool.map(lambda number: row(link, number, **kinds[number]), range(48)))
+        assert sum(sum(model.calls) for model in engine.loaded) == 48
+        assert max(max(model.calls) for model in engine.loaded) <= 12 // 4
+
+
+def test_out_of_memory_halves_the_batch_and_nobody_notices(tmp_path: Path) -> None:
+    with stub_server(tmp_path, rows=2) as (_, link), ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda number: row(link, number), range(64))) == list(range(64))
+
+
+def test_out_of_memory_for_a_single_row_is_told_to_its_child(tmp_path: Path) -> None:
+    with stub_server(tmp_path, rows=0) as (_, link), pytest.raises(OutOfMemory):
+        row(link, 1)
