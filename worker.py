@@ -33,9 +33,9 @@ def main() -> None:
     configure_logs(level=settings.log_level, fmt=settings.log_format, process="worker")
     with tempfile.TemporaryDirectory(prefix="whisper-queue-") as folder:
         drain_file = Path(folder) / "drain"  # exists once this process was told to stop; children look for it
+        set_environment(OMP_WAIT_POLICY="PASSIVE", **dict.fromkeys(THREAD_POOLS, str(settings.threads_per_child)))
         servers = start_servers(settings, Path(folder)) if settings.is_served else []
         _connect_signals(settings, drain_file, servers)
-        set_environment(OMP_WAIT_POLICY="PASSIVE", **dict.fromkeys(THREAD_POOLS, str(settings.threads_per_child)))
         app.worker_main(_arguments(settings))
 
 

@@ -115,11 +115,7 @@ def _accept_batch(form: Form, request: Request, settings: Settings, storage: Sto
 def _checked(form: Form, file_field: str, settings: Settings, storage: Storage) -> JobRequest:
     """The options, or a refusal that leaves nothing in storage. Later files are kept: a COMMIT may be in doubt."""
     try:
-        if not form.files:
-            raise errors.InvalidOption(
-                (file_field, f"missing; send recordings as `curl -F {file_field}=@recording.mp3`")
-            )
-        wanted = _options(form, settings)
+        wanted = _options(form, file_field, settings)
         validate(wanted, settings)
     except BaseException:
         for upload in _uploads(form):
@@ -128,7 +124,9 @@ def _checked(form: Form, file_field: str, settings: Settings, storage: Storage) 
     return wanted
 
 
-def _options(form: Form, settings: Settings) -> JobRequest:
+def _options(form: Form, file_field: str, settings: Settings) -> JobRequest:
+    if not form.files:
+        raise errors.InvalidOption((file_field, f"missing; send recordings as `curl -F {file_field}=@recording.mp3`"))
     try:
         options = TranscribeOptions.model_validate(form.fields)
     except ValidationError as error:

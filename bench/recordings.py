@@ -30,13 +30,24 @@ def write(path: Path, seconds: int) -> Path:
     return path
 
 
-def _cycle() -> NDArray[np.int16]:
+def write_speech(path: Path, seconds: int) -> Path:
+    """A WAV with nobody pausing for long; `seconds` is cut down to whole minutes of the sample."""
+    sound = speech()
+    _write_wav(path, sound, seconds * RATE // len(sound))
+    return path
+
+
+def speech() -> NDArray[np.int16]:
     with av.open(str(SPEECH)) as container:
         to_speech = av.AudioResampler("s16", "mono", RATE)
         pieces = [piece.to_ndarray() for frame in container.decode(audio=0) for piece in to_speech.resample(frame)]
+    return np.concatenate(pieces, axis=1)[0]  # type: ignore[no-any-return]
+
+
+def _cycle() -> NDArray[np.int16]:
     sound = np.random.default_rng(0).integers(-HISS, HISS + 1, CYCLE_S * RATE, dtype=np.int16)
-    speech = np.concatenate(pieces, axis=1)[0]
-    sound[: len(speech)] = speech
+    spoken = speech()
+    sound[: len(spoken)] = spoken
     return sound
 
 

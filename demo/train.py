@@ -38,9 +38,9 @@ class Stage:
 
 
 STAGES = (
-    Stage(0.62, ((150, 24), (200, 18), (250, 16))),
-    Stage(0.75, ((200, 18), (250, 16), (250, 16), (500, 8))),
-    Stage(1.00, ((250, 16), (500, 8), (POSITIONS, 4), (POSITIONS, 4))),
+    Stage(0.20, ((150, 24), (200, 18), (250, 16))),
+    Stage(0.30, ((200, 18), (250, 16), (250, 16), (500, 8))),
+    Stage(1.00, ((250, 16), (500, 8), (POSITIONS, 4), (POSITIONS, 4))),  # whole windows are what takes long to learn
 )
 
 
@@ -180,7 +180,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder of the corpus and the checkpoint")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "model")
-    parser.add_argument("--minutes", type=float, default=20, help="duration of the training")
+    parser.add_argument("--minutes", type=float, default=210, help="duration of the training")
     parser.add_argument("--part", type=float, default=1.0, help="share of it to do in this run")
     parser.add_argument("--shards", type=int, default=160, help=f"of {corpus.SHARD} phrases each")
     parser.add_argument("--seed", type=int, default=7)

@@ -119,7 +119,7 @@ class Composer:
         whole = frames == POSITIONS
         length = frames * 0.02
         origin = window.first * 0.02
-        filled = rng.random() < (0.4 if whole else 0.6)
+        filled = rng.random() < (0.65 if whole else 0.6)
         until = length if filled else rng.uniform(1.0, min(length, 10.0))
         dense = rng.choice([0.0, 0.3, 0.9])
         mixed = rng.random() < 0.03

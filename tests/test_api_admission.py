@@ -41,7 +41,7 @@ def post(settings: Settings, path: str = "/transcribe/") -> Answer:
 
     headers = [(b"content-type", b"multipart/form-data; boundary=x"), (b"content-length", b"1000")]
     scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "query_string": b"", "root_path": ""}
-    asyncio.run(create_app(settings)(scope, receive, send))  # type: ignore[arg-type]
+    asyncio.run(create_app(settings)(scope, receive, send))
     return sent[0]["status"], dict(sent[0]["headers"])
 
 

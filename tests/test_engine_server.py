@@ -31,6 +31,7 @@ from tests.conftest import ROOT
 from tests.engine_server import engine_server
 from tests.processes import is_gone, until
 from tests.test_engine_conformance import OPTIONS, decoded, text
+from transcript import DecodeOptions, Segment
 
 Audio = NDArray[np.float32]
 pytestmark = pytest.mark.timeout(180)
@@ -39,6 +40,12 @@ pytestmark = pytest.mark.timeout(180)
 @pytest.fixture(scope="module")
 def path() -> Iterator[Path]:
     with engine_server() as path:
+        yield path
+
+
+@pytest.fixture(scope="module")
+def batching() -> Iterator[Path]:
+    with engine_server(BATCH_SIZE=8) as path:
         yield path
 
 
@@ -73,6 +80,41 @@ def test_sixteen_jobs_at_once_get_what_each_gets_alone(path: Path, windows: list
         together = list(pool.map(lambda child: transcribe(child, windows), children))
     assert together == [alone] * 16
     assert all(alone)
+
+
+OPTION_SETS = (
+    OPTIONS,
+    replace(OPTIONS, beam_size=5),
+    replace(OPTIONS, word_timestamps=True),
+    replace(OPTIONS, initial_prompt="good morning"),
+    replace(OPTIONS, task="translate"),
+)
+
+
+@pytest.mark.parametrize("options", OPTION_SETS, ids=["greedy", "beam", "words", "prompt", "translate"])
+def test_rows_of_four_languages_in_one_batch_are_what_they_are_alone(
+    path: Path, batching: Path, windows: list[Audio], options: DecodeOptions
+) -> None:
+    """By text, and by time to 0.05 s; the one server works row by row, the other on eight rows at once."""
+    alone, together = model_of(path), [model_of(batching) for _ in range(16)]
+    before = ServedEngine([batching]).pool_stats({})[0]
+
+    def one(number: int) -> tuple[Segment, ...]:
+        asked = replace(options, language=LANGUAGES[number % 4])
+        return together[number].transcribe([windows[number % 4]], asked)[0]
+
+    expected = [
+        alone.transcribe([window], replace(options, language=language))[0]
+        for window, language in zip(windows, LANGUAGES, strict=True)
+    ]
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(one, range(16)))
+    for number, segments in enumerate(found):
+        assert text(segments) == text(expected[number % 4])
+        for ours, theirs in zip(segments, expected[number % 4], strict=True):
+            assert (ours.start, ours.end) == pytest.approx((theirs.start, theirs.end), abs=0.05)
+    after = ServedEngine([batching]).pool_stats({})[0]
+    assert after["windows"] - before["windows"] > after["batches"] - before["batches"], "some shared a batch"
 
 
 def kill_server(path: Path) -> None:

@@ -56,7 +56,7 @@ def test_more_than_the_largest_number_are_never_loaded_under_load(
     pool = make_pool(engine, size=2, max_size=3)
 
     def work(seed: int) -> None:
-        random = Random(seed)  # noqa: S311 (a sequence to repeat, no secret)
+        random = Random(seed)
         for _ in range(60):
             with pool.lease(random.choice("abcde"), 20) as lease:
                 assert not lease.model.closed

@@ -1,0 +1,144 @@
+"""Which rows go together, and whose turn it is: on the batcher alone, without an engine."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engines.batcher import QUANTUM_S, Batcher, Row
+from tests.processes import until
+
+
+def batcher(most: int = 4) -> Batcher:
+    return Batcher(most=lambda _: most)
+
+
+def put(batcher: Batcher, job: str, *lengths_s: float, key: str = "k", urgent: bool = False) -> list[Row]:
+    rows = [Row(key=key, job=job, length_s=length, payload=None, urgent=urgent) for length in lengths_s]
+    for row in rows:
+        batcher.put(row)
+    return rows
+
+
+def take(batcher: Batcher) -> list[Row]:
+    batch = batcher.take()
+    assert batch is not None
+    batcher.done()
+    return batch
+
+
+def test_a_long_recording_does_not_hold_up_a_short_one() -> None:
+    lanes = batcher(most=1)
+    put(lanes, "three hours", *[30.0] * 360)
+    put(lanes, "ten seconds", 10.0)
+    jobs = [take(lanes)[0].job for _ in range(3)]
+    assert "ten seconds" in jobs
+
+
+def test_jobs_get_the_same_seconds_of_sound_whatever_their_windows() -> None:
+    lanes = batcher(most=1)
+    put(lanes, "long windows", *[30.0] * 100)
+    put(lanes, "short windows", *[3.0] * 1000)
+    seconds = dict.fromkeys(("long windows", "short windows"), 0.0)
+    for _ in range(330):
+        row = take(lanes)[0]
+        seconds[str(row.job)] += row.length_s
+    assert abs(seconds["long windows"] - seconds["short windows"]) <= 3 * QUANTUM_S
+
+
+def test_urgent_rows_go_before_all_others() -> None:
+    lanes = batcher(most=1)
+    put(lanes, "a", 1.0, 1.0, 1.0)
+    urgent = put(lanes, "b", 30.0, 30.0, urgent=True)
+    assert [take(lanes)[0] for _ in range(2)] == urgent
+
+
+def test_rows_of_like_length_share_a_batch() -> None:
+    """What takes as long to say ends together."""
+    lanes = batcher(most=2)
+    for number, length in enumerate([30.0, 1.0, 29.0, 1.5]):
+        put(lanes, f"job {number}", length)
+    assert [sorted(row.length_s for row in take(lanes)) for _ in range(2)] == [[29.0, 30.0], [1.0, 1.5]]
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xyz"), st.floats(0.1, 30), st.booleans())))
+@settings(deadline=None)
+def test_every_row_goes_once_in_a_batch_of_its_own_key_and_class(rows: list[tuple[str, str, float, bool]]) -> None:
+    lanes, sent = batcher(most=3), list[Row]()
+    for key, job, length, urgent in rows:
+        sent += put(lanes, job, length, key=key, urgent=urgent)
+    taken: list[Row] = []
+    while lanes.waiting():
+        batch = take(lanes)
+        assert 1 <= len(batch) <= 3
+        assert len({(row.key, row.urgent) for row in batch}) == 1
+        taken += batch
+    assert sorted(map(id, taken)) == sorted(map(id, sent))
+
+
+def test_a_suspect_runs_alone() -> None:
+    lanes = batcher()
+    put(lanes, "a", 1.0)
+    first = lanes.take()
+    suspect = Row(key="k", job="b", length_s=1.0, payload=None, alone=True)
+    lanes.put(suspect)
+    put(lanes, "c", 1.0)
+    with ThreadPoolExecutor(2) as pool:
+        second = pool.submit(lanes.take)
+        assert not second.done(), "not beside what runs already"
+        lanes.done()
+        assert second.result(10) == [suspect]
+        third = pool.submit(lanes.take)
+        assert not third.done(), "and nothing beside it"
+        lanes.done()
+        assert [row.job for row in third.result(10) or ()] == ["c"]
+    assert first
+
+
+def test_a_batch_that_is_not_full_waits_a_little_and_no_longer() -> None:
+    lanes = Batcher(most=lambda _: 2, linger_s=0.2)
+    put(lanes, "a", 1.0)
+    threading.Timer(0.02, put, (lanes, "b", 1.0)).start()
+    assert len(take(lanes)) == 2
+    put(lanes, "a", 1.0)
+    assert len(take(lanes)) == 1
+
+
+def test_who_is_gone_has_nothing_waiting() -> None:
+    lanes = batcher(most=10)
+    put(lanes, "gone", 1.0, 2.0)
+    put(lanes, "gone", 3.0, urgent=True)
+    lanes.put(Row(key="k", job="gone", length_s=1.0, payload=None, alone=True))
+    put(lanes, "here", 1.0)
+    assert lanes.forget("gone") == 4
+    assert [row.job for row in take(lanes)] == ["here"]
+    assert lanes.waiting() == 0
+
+
+def test_lanes_that_wait_end_when_it_closes() -> None:
+    lanes = batcher()
+    with ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(lanes.take) for _ in range(3)]
+        lanes.close()
+        assert [one.result(10) for one in waiting] == [None] * 3
+
+
+def test_thousands_of_rows_from_many_threads_all_come_out() -> None:
+    lanes, taken = batcher(most=8), list[Row]()
+
+    def work() -> None:
+        while (batch := lanes.take()) is not None:
+            taken.extend(batch)
+            lanes.done()
+
+    with ThreadPoolExecutor(12) as pool:
+        workers = [pool.submit(work) for _ in range(4)]
+        jobs = [pool.submit(put, lanes, f"job {number}", *islice([1.0, 30.0] * 50, 100)) for number in range(8)]
+        for job in jobs:
+            job.result(30)
+        until(lambda: len(taken) == 800)
+        lanes.close()
+        for worker in workers:
+            worker.result(10)
