@@ -19,7 +19,7 @@ import errors
 from celery_app import app
 from config import Settings, get_settings, set_environment
 from database import init_db
-from engines.supervisor import start_servers
+from engines.supervisor import engine_servers
 from jobs.presence import Identity, new_birth
 from telemetry.events import emit
 from telemetry.logs import configure_logs
@@ -34,9 +34,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="whisper-queue-") as folder:
         drain_file = Path(folder) / "drain"  # exists once this process was told to stop; children look for it
         set_environment(OMP_WAIT_POLICY="PASSIVE", **dict.fromkeys(THREAD_POOLS, str(settings.threads_per_child)))
-        servers = start_servers(settings, Path(folder)) if settings.is_served else []
-        _connect_signals(settings, drain_file, servers)
-        app.worker_main(_arguments(settings))
+        with engine_servers(settings, Path(folder)) as servers:
+            _connect_signals(settings, drain_file, servers)
+            app.worker_main(_arguments(settings))
 
 
 def _arguments(settings: Settings) -> list[str]:

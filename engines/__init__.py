@@ -1,10 +1,11 @@
 """The Engine protocol: what a speech recogniser must be able to do. Engines know nothing of jobs, pools or queues.
 
-`whisper` (faster-whisper in this process), `served` (behind an engine server), `fake` (fault tests). An engine
-translates foreign exceptions to errors.OutOfMemory, EngineBroken, ModelUnavailable or EngineError (`foreign`).
+Two implementations: Whisper (`served`, and what it stands on) and `fake` (fault tests). An engine translates foreign
+exceptions to errors.OutOfMemory, EngineBroken, ModelUnavailable or EngineError (`foreign`).
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:  # numpy is not for the API process
 
     Audio = NDArray[np.float32]  # mono, 16 kHz, -1..1, at most 30 s
 
+SLOTS = 48  # windows that a child works on at once, at most
 SAMPLE_RATE = 16_000  # samples a second of every window
 
 
@@ -68,18 +70,17 @@ class Engine(Protocol):
 
 
 def open_engine(settings: Settings, servers: "Sequence[Path]" = (), *, on_dead: Callable[[], object] = int) -> Engine:
-    """The engine that the settings name, or the one behind these sockets of engine servers. Loads no native library.
+    """The engine that the settings name, by way of the servers at these sockets or, without any, of one inside us.
 
-    `on_dead`: what to do about an engine server that does not come back.
+    Loads no native library. `on_dead`: what to do about an engine server that does not come back.
     """
-    if servers:
-        from engines.served import ServedEngine
-
-        return ServedEngine(servers, on_dead=on_dead)
     if settings.engine == "fake":
         from engines.fake import FakeEngine
 
         return FakeEngine()
-    from engines.whisper import FasterWhisperEngine
+    from engines.link import Link, connect_to
+    from engines.local import connect_here
+    from engines.served import WhisperEngine
 
-    return FasterWhisperEngine(settings)
+    ways = [partial(connect_to, path, on_dead) for path in servers] or [partial(connect_here, settings)]
+    return WhisperEngine([Link(connect, slots=SLOTS) for connect in ways])

@@ -29,10 +29,9 @@ class _Gone(Exception):
 class Link:
     """One a child and device."""
 
-    def __init__(self, path: Path, *, slots: int, on_dead: Callable[[], object]) -> None:
-        """`on_dead`: what to do about a server that does not come back."""
-        self._path = path
-        self._on_dead = on_dead
+    def __init__(self, connect: Callable[[], socket.socket], *, slots: int) -> None:
+        """`connect` is asked again whenever the server went away; what it raises, `ask` raises."""
+        self._connect = connect
         self.arena = Arena.create(slots)
         self._free: Queue[int] = Queue()
         for slot in range(slots):
@@ -93,19 +92,12 @@ class Link:
         return found
 
     def _connected(self) -> Line:
-        until = monotonic() + CONNECT_WITHIN_S
         while True:
-            sock = socket.socket(socket.AF_UNIX)
+            line = Line(self._connect())
             try:
-                sock.connect(str(self._path))
-                line = Line(sock)
                 line.send_arena(self.arena)
             except OSError:
-                sock.close()
-                if monotonic() > until or not is_supervised(self._path):
-                    self._on_dead()
-                    raise errors.Unavailable("The engine server does not answer; its worker starts anew.") from None
-                Event().wait(TRY_EVERY_S)
+                line.close()
             else:
                 Thread(target=self._hear, args=(line,), name="engine-answers", daemon=True).start()
                 return line
@@ -131,3 +123,20 @@ class Link:
         line.close()
         for answer in asked.values():
             answer.set_exception(_Gone())
+
+
+def connect_to(path: Path, on_dead: Callable[[], object]) -> socket.socket:
+    """Wait for the server at `path`. Raises Unavailable, after `on_dead`, where it does not come back."""
+    until = monotonic() + CONNECT_WITHIN_S
+    while True:
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            sock.connect(str(path))
+        except OSError:
+            sock.close()
+        else:
+            return sock
+        if monotonic() > until or not is_supervised(path):
+            on_dead()
+            raise errors.Unavailable("The engine server does not answer; its worker starts anew.")
+        Event().wait(TRY_EVERY_S)

@@ -1,14 +1,11 @@
 """CTranslate2's Whisper as the engine server uses it: one call of one operation for the rows of many children."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from config import Settings
 from engines import memory
 from engines.foreign import foreign_errors
-from engines.whisper import FasterWhisperEngine
 from errors import EngineError
 
 if TYPE_CHECKING:
@@ -19,35 +16,11 @@ if TYPE_CHECKING:
 Request = dict[str, Any]
 
 
-class RawEngine(FasterWhisperEngine):
-    """Loads what batches run on, with as many workers on the same weights as there are lanes."""
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        self.lanes, self._threads, self.most = shape(settings, self.device)
-
-    def _open(self, folder: Path, size: str, compute_type: str) -> "RawWhisper":  # type: ignore[override]
-        import ctranslate2
-
-        before = memory.own_bytes()
-        model = ctranslate2.models.Whisper(
-            str(folder),
-            device=self.device,
-            device_index=self.device_index,
-            compute_type=compute_type,
-            inter_threads=self.lanes,
-            intra_threads=self._threads,
-        )
-        memory.trim()
-        taken = memory.model_bytes(folder / "model.bin", compute_type)
-        if self.device == "cpu":
-            taken = max(taken, memory.own_bytes() - before)
-        self._has_context = self.device == "cuda"
-        return RawWhisper(model, folder, taken)
-
-
 class RawWhisper:
-    """Thread-safe, as CTranslate2 is."""
+    """Thread-safe, as CTranslate2 is.
+
+    `memory_bytes`: on a CPU by how much the process grew; on a GPU, where others load at the same time, the weights.
+    """
 
     def __init__(self, model: "ctranslate2.models.Whisper", folder: Path, memory_bytes: int) -> None:
         self.memory_bytes = memory_bytes
@@ -104,14 +77,6 @@ class RawWhisper:
         if self._model is None:
             raise EngineError("This is a bug: the model was closed while somebody still used it.")
         return self._model
-
-
-def shape(settings: Settings, device: str) -> tuple[int, int, int]:
-    """Batches in flight, threads for each, rows in a batch."""
-    if device == "cuda":
-        return 2, 1, settings.batch_size or 16  # two, so that the host's work on one hides behind the other
-    threads = settings.cpu_threads or 1  # lanes of one thread each do more than one lane with all of them
-    return max(1, (os.cpu_count() or 1) // threads), threads, settings.batch_size or 1
 
 
 def batch_key(request: Request) -> tuple[Any, ...]:

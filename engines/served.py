@@ -1,11 +1,11 @@
-"""An engine whose device belongs to an engine server: spectrograms, prompts and text here, encoder and decoder there.
+"""The engine as a worker child has it: spectrograms, prompts and text here, encoder and decoder in an engine server.
 
 Stock faster-whisper runs in the child, window by window, on a model that asks the server: so the text is that of the
 window alone, with Whisper's own rules for silence and for another try, whatever shares its batch.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,10 +16,10 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from engines import SAMPLE_RATE, Model, catalog
-from engines.decoding import decode_alone
+from engines.decoding import decode
 from engines.foreign import foreign_errors
 from engines.link import Link
-from engines.mel import extractor
+from errors import EngineError
 from transcript import DecodeOptions, Language, Segment
 
 if TYPE_CHECKING:
@@ -38,19 +38,19 @@ class Caller:
     urgent: bool = False
 
 
-class ServedEngine:
-    """`paths`: the socket of each device's server. Each load goes to the device with the least to do."""
+class WhisperEngine:
+    """`links`: to the server of each device."""
 
-    def __init__(self, paths: Sequence[Path], *, on_dead: Callable[[], object] = int, slots: int = 48) -> None:
+    def __init__(self, links: Sequence[Link]) -> None:
         self.caller = Caller()
-        self._links = [Link(path, slots=slots, on_dead=on_dead) for path in paths]
+        self._links = links
 
     def resolve(self, size: str, compute_type: str) -> tuple[str, str]:
         chosen = self._device["compute_type"] if compute_type == "default" else compute_type
         return catalog.canonical(size), chosen
 
     def load(self, size: str, compute_type: str) -> Model:
-        return ServedModel(self._links, self.caller, *self.resolve(size, compute_type), at_once=self.default_batch())
+        return WindowedModel(self._links, self.caller, *self.resolve(size, compute_type), at_once=self.default_batch())
 
     def estimate_bytes(self, size: str, compute_type: str) -> int:
         return 1
@@ -74,7 +74,7 @@ class ServedEngine:
         return self._links[0].ask("device")
 
 
-class ServedModel:
+class WindowedModel:
     """Thread-safe. A call takes a thread a window; all of its rows go to the device with the least to do."""
 
     def __init__(self, links: Sequence[Link], caller: Caller, size: str, compute_type: str, *, at_once: int) -> None:
@@ -87,19 +87,27 @@ class ServedModel:
         self._here = local()  # the link, the slot and the length of the window that a thread works on
         self._remote = _RemoteWhisper(self, facts, caller)
         self._whisper = _assembled(self._remote, Path(facts["folder"]))
+        self._closed = False
         self._threads = ThreadPoolExecutor(at_once, thread_name_prefix="window")
 
     def transcribe(self, windows: "Sequence[Audio]", options: DecodeOptions) -> list[tuple[Segment, ...]]:
+        self._refuse_when_closed()
         link = self._least_busy()
         return list(self._threads.map(self._transcribe, windows, repeat(options), repeat(link)))
 
     def detect_language(self, window: "Audio") -> Language:
+        self._refuse_when_closed()
         if not self._remote.is_multilingual:
             return Language("en", 1.0)
         return self._threads.submit(self._detect, window, self._least_busy()).result()
 
     def close(self) -> None:
+        self._closed = True
         self._threads.shutdown(wait=False)
+
+    def _refuse_when_closed(self) -> None:
+        if self._closed:
+            raise EngineError("This is a bug: the model was closed while somebody still used it.")
 
     def _least_busy(self) -> Link:
         if len(self._links) == 1:
@@ -109,7 +117,7 @@ class ServedModel:
     def _transcribe(self, window: "Audio", options: DecodeOptions, link: Link) -> tuple[Segment, ...]:
         with foreign_errors(), link.slot() as slot:
             self._here.link, self._here.slot, self._here.length_s = link, slot, len(window) / SAMPLE_RATE
-            return decode_alone(self._whisper, window, options)
+            return decode(self._whisper, window, options)
 
     def _detect(self, window: "Audio", link: Link) -> Language:
         with foreign_errors(), link.slot() as slot:
@@ -134,7 +142,7 @@ class ServedModel:
 class _RemoteWhisper:
     """As much of ctranslate2.models.Whisper as faster-whisper uses, for one window at a time."""
 
-    def __init__(self, model: ServedModel, facts: dict[str, Any], caller: Caller) -> None:
+    def __init__(self, model: WindowedModel, facts: dict[str, Any], caller: Caller) -> None:
         self.is_multilingual: bool = facts["is_multilingual"]
         self.n_mels: int = facts["n_mels"]
         self._start: int = 50258 if self.is_multilingual else 50257  # <|startoftranscript|>
@@ -169,6 +177,8 @@ def _assembled(remote: _RemoteWhisper, folder: Path) -> "WhisperModel":
     """What WhisperModel.__init__ makes (faster-whisper 1.2.1), but for the weights."""
     from faster_whisper import WhisperModel
     from tokenizers import Tokenizer
+
+    from engines.mel import extractor
 
     logging.getLogger("faster_whisper").setLevel(logging.WARNING)  # it writes two lines a window
     whisper: Any = WhisperModel.__new__(WhisperModel)

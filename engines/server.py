@@ -18,7 +18,8 @@ from engines.batcher import Row
 from engines.foreign import translate
 from engines.lanes import Lanes
 from engines.parent import die_with_parent
-from engines.raw import RawEngine, batch_key
+from engines.raw import batch_key
+from engines.whisper import WhisperLoader
 from engines.wire import Arena, Line
 from model_pool import ModelPool
 from telemetry.events import emit
@@ -43,17 +44,17 @@ class Child:
 
 
 class Server:
-    def __init__(self, engine: RawEngine, pool: ModelPool[Any], lanes: Lanes) -> None:
-        self._engine = engine
+    def __init__(self, loader: WhisperLoader, pool: ModelPool[Any], lanes: Lanes) -> None:
+        self._loader = loader
         self._pool = pool
         self._lanes = lanes
 
-    def serve(self, listener: socket.socket) -> None:
-        """Until the process ends."""
+    def start(self) -> None:
         self._lanes.start()
-        while True:
-            connection, _ = listener.accept()
-            Thread(target=self._listen, args=(Line(connection),), name="child", daemon=True).start()
+
+    def welcome(self, connection: socket.socket) -> None:
+        """A child, on a thread of its own."""
+        Thread(target=self._listen, args=(Line(connection),), name="child", daemon=True).start()
 
     def _listen(self, line: Line) -> None:
         """To everything that one child asks."""
@@ -72,8 +73,8 @@ class Server:
     def _take_in(self, child: Child, request: Request) -> None:
         match request["op"]:
             case "device":
-                compute_type = self._engine.resolve("base", "default")[1]
-                child.answer(request, {"compute_type": compute_type, "windows": self._engine.lanes * self._engine.most})
+                compute_type = self._loader.resolve("base", "default")[1]
+                child.answer(request, {"compute_type": compute_type, "windows": self._loader.lanes * self._loader.most})
             case "stats":
                 child.answer(request, self._stats())
             case "load":
@@ -89,7 +90,7 @@ class Server:
             child.refuse(request, translate(error))
 
     def _stats(self) -> dict[str, Any]:
-        (stats,) = self._engine.pool_stats({**self._pool.get_stats(), **self._lanes.stats()})
+        (stats,) = self._loader.pool_stats({**self._pool.get_stats(), **self._lanes.stats()})
         plain: dict[str, Any] = json.loads(json.dumps(stats, default=datetime.isoformat))
         return plain
 
@@ -105,20 +106,27 @@ def _row(child: Child, request: Request) -> Row:
     )
 
 
-def serve(path: Path, settings: Settings) -> None:
-    """On a socket at `path`, which must not be there yet."""
-    engine = RawEngine(settings)
+def open_server(settings: Settings, *, is_shared: bool) -> Server:
+    loader = WhisperLoader(settings, is_shared=is_shared)
     pool = ModelPool(
-        engine,
+        loader,
         size=settings.model_pool_size,
         max_size=settings.model_pool_max_size,
         memory_bytes=settings.model_pool_memory_mb * 1024**2,
     )
+    return Server(loader, pool, Lanes(pool, count=loader.lanes, most=loader.most))
+
+
+def serve(path: Path, settings: Settings) -> None:
+    """On a socket at `path`, which must not be there yet, until the process ends."""
+    server = open_server(settings, is_shared=True)
+    server.start()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen(128)
-        emit("engine.serving", device=settings.device, lanes=engine.lanes, batch=engine.most)
-        Server(engine, pool, Lanes(pool, count=engine.lanes, most=engine.most)).serve(listener)
+        emit("engine.serving", device=settings.device)
+        while True:
+            server.welcome(listener.accept()[0])
 
 
 def main() -> None:

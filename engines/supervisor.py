@@ -4,12 +4,17 @@ A process, since the worker's main process forks children and must not have thre
 """
 
 import fcntl
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from threading import Event
 from time import monotonic
+from types import FrameType
 
 from config import Settings, inherited_environment
 from engines.parent import die_with_parent
@@ -20,12 +25,20 @@ STEADY_S = 30.0  # a server that lived so long is started again at once, another
 LONGEST_PAUSE_S = 10.0
 
 
-def start_servers(settings: Settings, folder: Path) -> list[Path]:
+@contextmanager
+def engine_servers(settings: Settings, folder: Path) -> Iterator[list[Path]]:
     """One for each device; the sockets on which they will listen, in a folder that only we can enter."""
-    paths = [folder / f"engine-{number}" for number in range(len(settings.devices))]
-    for path, device in zip(paths, settings.devices, strict=True):
+    paths = [folder / f"engine-{number}" for number in range(len(settings.devices) if settings.is_served else 0)]
+    supervisors = [
         start_supervisor(path, device, inherited_environment())
-    return paths
+        for path, device in zip(paths, settings.devices, strict=False)
+    ]
+    try:
+        yield paths
+    finally:
+        for supervisor in supervisors:
+            supervisor.terminate()
+            supervisor.wait()
 
 
 def start_supervisor(path: Path, device: str, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
@@ -64,11 +77,20 @@ def keep_alive(path: Path, device: str) -> None:
     while True:
         path.unlink(missing_ok=True)
         started = monotonic()
-        status = _start("engines.server", path, device, inherited_environment()).wait()
+        with _start("engines.server", path, device, inherited_environment()) as server:
+            signal.signal(signal.SIGTERM, partial(_leave, server))
+            status = server.wait()
         lived_s = monotonic() - started
         emit("engine.died", device=device, status=status, seconds=round(lived_s, 1))
         pause_s = 0.0 if lived_s > STEADY_S else min(LONGEST_PAUSE_S, 2 * pause_s + 0.1)
         Event().wait(pause_s)
+
+
+def _leave(server: "subprocess.Popen[bytes]", signum: int, frame: FrameType | None) -> None:
+    """The worker stops: nothing is left behind."""
+    server.kill()
+    os.waitpid(server.pid, 0)  # not server.wait(): we stand in the middle of one
+    os._exit(0)
 
 
 def main() -> None:

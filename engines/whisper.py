@@ -1,37 +1,31 @@
-"""faster-whisper as an Engine: which device, which type, where the files are, load and give back.
+"""Where Whisper models run and what they need: the device, the compute type, the files, the memory; load and give back.
 
 Libraries are imported inside functions: a parent that loaded CTranslate2 hangs the children it forks.
 """
 
 import ctypes
-import gc
-import logging
 import os
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from config import Settings
-from engines import SAMPLE_RATE, Model, catalog, memory
-from engines.decoding import decode
+from engines import catalog, memory
 from engines.foreign import foreign_errors
-from errors import EngineError, OutOfMemory
+from engines.raw import RawWhisper
+from errors import OutOfMemory
 from telemetry.events import emit
-from transcript import DecodeOptions, Language, Segment
-
-if TYPE_CHECKING:
-    from faster_whisper import WhisperModel
-
-    from engines import Audio
 
 _CPU_FACTOR = 1.5  # measured with `small`: activations are float32 there, and conversion fragments the heap
-_DETECT_SAMPLES = 30 * SAMPLE_RATE
 
 
-class FasterWhisperEngine:
-    def __init__(self, settings: Settings) -> None:
+class WhisperLoader:
+    """What the ModelPool of a device loads from."""
+
+    def __init__(self, settings: Settings, *, is_shared: bool) -> None:
+        """`is_shared`: by several children, so that several batches are in flight."""
         self._settings = settings
+        self._is_shared = is_shared
         self._has_context = False  # CUDA's own memory in this process, which the first load takes
 
     @cached_property
@@ -57,7 +51,7 @@ class FasterWhisperEngine:
             compute_type = "int8" if self.device == "cpu" else "float16"
         return catalog.canonical(size), compute_type
 
-    def load(self, size: str, compute_type: str) -> Model:
+    def load(self, size: str, compute_type: str) -> RawWhisper:
         """Raises ModelUnavailable, OutOfMemory, EngineBroken or EngineError."""
         size, compute_type = self.resolve(size, compute_type)
         folder = catalog.locate(size, self._settings)
@@ -80,11 +74,24 @@ class FasterWhisperEngine:
     def free_bytes(self) -> int:
         return memory.gpu_free_bytes() if self.device == "cuda" else memory.cpu_free_bytes()
 
-    def default_batch(self) -> int:
-        return 8 if self.device == "cuda" else 1
+    @property
+    def lanes(self) -> int:
+        """Batches in flight."""
+        if not self._is_shared:
+            return 1
+        if self.device == "cuda":
+            return 2  # so that the host's work on one hides behind the other
+        return max(1, (os.cpu_count() or 1) // self.threads)
 
-    def begin(self, *, urgent: bool) -> None:
-        return
+    @property
+    def threads(self) -> int:
+        """Of one call on a CPU. Lanes of one thread each do more than one lane with all of them."""
+        return self._settings.cpu_threads or (1 if self._is_shared else self._settings.threads_per_child)
+
+    @property
+    def most(self) -> int:
+        """Rows in a batch."""
+        return self._settings.batch_size or (16 if self.device == "cuda" else 1)
 
     def pool_stats(self, pool: dict[str, Any]) -> list[dict[str, Any]]:
         used = sum(model["memory_bytes"] for model in pool["loaded"])
@@ -99,65 +106,24 @@ class FasterWhisperEngine:
                 f"The model needs about {needed // memory.MB} MB, {free // memory.MB} MB of memory are free."
             )
 
-    def _open(self, folder: Path, size: str, compute_type: str) -> Model:
-        from faster_whisper import WhisperModel
+    def _open(self, folder: Path, size: str, compute_type: str) -> RawWhisper:
+        import ctranslate2
 
-        logging.getLogger("faster_whisper").setLevel(logging.WARNING)  # it writes two lines a window
         before = memory.own_bytes()
-        whisper = WhisperModel(
+        model = ctranslate2.models.Whisper(
             str(folder),
             device=self.device,
             device_index=self.device_index,
             compute_type=compute_type,
-            cpu_threads=self._settings.threads_per_child,
-            num_workers=1,
+            inter_threads=self.lanes,
+            intra_threads=self.threads,
         )
         memory.trim()  # converting float16 files to int8 leaves as much again behind
         taken = memory.model_bytes(folder / "model.bin", compute_type)
         if self.device == "cpu":
             taken = max(taken, memory.own_bytes() - before)
         self._has_context = self.device == "cuda"
-        return FasterWhisperModel(whisper, size, compute_type, taken)
-
-
-class FasterWhisperModel:
-    """Thread-safe, as CTranslate2 is; calls from several threads queue for its one worker.
-
-    `memory_bytes`: on a CPU by how much the process grew; on a GPU, where others load at the same time, the weights.
-    """
-
-    def __init__(self, whisper: "WhisperModel", size: str, compute_type: str, memory_bytes: int) -> None:
-        self.size = size
-        self.compute_type = compute_type
-        self.memory_bytes = memory_bytes
-        self._whisper: WhisperModel | None = whisper
-
-    def transcribe(self, windows: "Sequence[Audio]", options: DecodeOptions) -> list[tuple[Segment, ...]]:
-        with foreign_errors():
-            return decode(self._loaded, windows, options)
-
-    def detect_language(self, window: "Audio") -> Language:
-        with foreign_errors():
-            if not self._loaded.model.is_multilingual:
-                return Language("en", 1.0)
-            code, probability, _ = self._loaded.detect_language(window[:_DETECT_SAMPLES])
-            return Language(code, float(probability))
-
-    def close(self) -> None:
-        whisper, self._whisper = self._whisper, None
-        if whisper is None:
-            return
-        with foreign_errors():
-            whisper.model.unload_model()
-            del whisper
-            gc.collect()  # a generator that an exception left half read would keep the weights
-            memory.trim()
-
-    @property
-    def _loaded(self) -> "WhisperModel":
-        if self._whisper is None:
-            raise EngineError("This is a bug: the model was closed while somebody still used it.")
-        return self._whisper
+        return RawWhisper(model, folder, taken)
 
 
 def _has_cublas() -> bool:

@@ -21,6 +21,7 @@ from config import Settings
 from engines import SAMPLE_RATE, Engine, Model, open_engine
 from engines.catalog import DEMO_DIR
 from engines.fake import encode_script
+from engines.whisper import WhisperLoader
 from errors import EngineError, ModelUnavailable, OutOfMemory
 from model_pool import Fallback, ModelPool
 from tests.engine_server import engine_server
@@ -243,24 +244,24 @@ def test_a_damaged_file_is_model_unavailable(tmp_path: Path) -> None:
 
 
 def test_on_a_cpu_a_model_that_does_not_fit_is_out_of_memory_before_it_is_loaded(
-    whisper: Case, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(type(whisper.engine), "free_bytes", lambda _: 1_000_000)
+    monkeypatch.setattr(WhisperLoader, "free_bytes", lambda _: 1_000_000)
     with pytest.raises(OutOfMemory, match="1 MB of memory are free"):
-        whisper.engine.load("demo", "default")
+        open_engine(Settings(device="cpu")).load("demo", "default")
 
 
 GIVES_BACK = """
 import sys
 from pathlib import Path
 from config import Settings
-from engines import open_engine
+from engines.whisper import WhisperLoader
 
 def anonymous_bytes():
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
 
-engine = open_engine(Settings(device="cpu", cpu_threads=1, model_allowed_paths=sys.argv[1]))
+engine = WhisperLoader(Settings(device="cpu", cpu_threads=1, model_allowed_paths=sys.argv[1]), is_shared=False)
 engine.load("demo", "default").close()  # what the libraries take for themselves
 before = anonymous_bytes()
 model = engine.load(sys.argv[1] + "/large", "float32")

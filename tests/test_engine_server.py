@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -20,10 +21,11 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 
-from engines import SAMPLE_RATE, Model
+from config import Settings
+from engines import SAMPLE_RATE, Engine, Model, open_engine
 from engines.lanes import Lanes
-from engines.link import Link
-from engines.served import ServedEngine
+from engines.link import Link, connect_to
+from engines.raw import batch_key
 from engines.server import Server
 from errors import EngineCrashed, OutOfMemory, Unavailable
 from model_pool import ModelPool
@@ -49,12 +51,16 @@ def batching() -> Iterator[Path]:
         yield path
 
 
+def engine_at(path: Path) -> Engine:
+    return open_engine(Settings(), [path])
+
+
 def model_of(path: Path) -> Model:
-    return ServedEngine([path]).load("demo", "default")
+    return engine_at(path).load("demo", "default")
 
 
 def pid_of(path: Path) -> int:
-    return int(ServedEngine([path]).pool_stats({})[0]["pid"])
+    return int(engine_at(path).pool_stats({})[0]["pid"])
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +103,7 @@ def test_rows_of_four_languages_in_one_batch_are_what_they_are_alone(
 ) -> None:
     """By text, and by time to 0.05 s; the one server works row by row, the other on eight rows at once."""
     alone, together = model_of(path), [model_of(batching) for _ in range(16)]
-    before = ServedEngine([batching]).pool_stats({})[0]
+    before = engine_at(batching).pool_stats({})[0]
 
     def one(number: int) -> tuple[Segment, ...]:
         asked = replace(options, language=LANGUAGES[number % 4])
@@ -113,7 +119,7 @@ def test_rows_of_four_languages_in_one_batch_are_what_they_are_alone(
         assert text(segments) == text(expected[number % 4])
         for ours, theirs in zip(segments, expected[number % 4], strict=True):
             assert (ours.start, ours.end) == pytest.approx((theirs.start, theirs.end), abs=0.05)
-    after = ServedEngine([batching]).pool_stats({})[0]
+    after = engine_at(batching).pool_stats({})[0]
     assert after["windows"] - before["windows"] > after["batches"] - before["batches"], "some shared a batch"
 
 
@@ -174,12 +180,12 @@ def test_a_child_that_dies_leaves_nothing_waiting(path: Path, windows: list[Audi
     with ThreadPoolExecutor(1) as pool:
         pool.submit(child.transcribe, windows * 4, OPTIONS)
         child._links[0].close()  # type: ignore[attr-defined]
-    until(lambda: ServedEngine([path]).pool_stats({})[0]["waiting_windows"] == 0)
+    until(lambda: engine_at(path).pool_stats({})[0]["waiting_windows"] == 0)
 
 
 def test_a_server_whose_supervisor_is_gone_is_not_waited_for(tmp_path: Path) -> None:
     told: list[str] = []
-    engine = ServedEngine([tmp_path / "engine"], on_dead=lambda: told.append("dead"))
+    engine = open_engine(Settings(), [tmp_path / "engine"], on_dead=lambda: told.append("dead"))
     with pytest.raises(Unavailable, match="starts anew"):
         engine.load("demo", "default")
     assert told == ["dead"]
@@ -194,7 +200,7 @@ def test_the_server_ends_with_its_supervisor() -> None:
 def test_unloading_gives_the_memory_back() -> None:
     """Measured from outside: what the process holds after a hundred loads and unloads."""
     with engine_server(MODEL_POOL_SIZE=1, MODEL_POOL_MAX_SIZE=1) as path:
-        engine = ServedEngine([path])
+        engine = engine_at(path)
         process = psutil.Process(pid_of(path))
         held = []
         for compute_type in ["int8", "float32"] * 20:  # room for one: each load unloads the other
@@ -219,6 +225,7 @@ class StubModel:
 
     def run(self, operation: str, mels: list[Audio], requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
         self.calls.append(len(mels))
+        assert len(set(map(batch_key, requests))) == 1
         if len(mels) > self.rows:
             raise OutOfMemory("The device ran out of memory.")
         return [{"first": float(mel[0, 0])} for mel in mels]
@@ -255,8 +262,9 @@ def stub_server(folder: Path, rows: int) -> Iterator[tuple[StubEngine, Link]]:
         listener.bind(str(path))
         listener.listen()
         server = Server(engine, pool, Lanes(pool, count=1, most=8))  # type: ignore[arg-type]
-        threading.Thread(target=server.serve, args=(listener,), daemon=True).start()
-        link = Link(path, slots=16, on_dead=int)
+        server.start()
+        link = Link(partial(connect_to, path, int), slots=16)
+        threading.Thread(target=lambda: server.welcome(listener.accept()[0]), daemon=True).start()
         yield engine, link
         link.close()
 
@@ -285,7 +293,7 @@ def test_what_cannot_share_a_batch_never_does(tmp_path: Path) -> None:
         kinds = [changes[number % 4] for number in range(48)]
         list(pool.map(lambda number: row(link, number, **kinds[number]), range(48)))
         assert sum(sum(model.calls) for model in engine.loaded) == 48
-        assert max(max(model.calls) for model in engine.loaded) <= 12 // 4
+        assert max(max(model.calls) for model in engine.loaded) > 1
 
 
 def test_out_of_memory_halves_the_batch_and_nobody_notices(tmp_path: Path) -> None:

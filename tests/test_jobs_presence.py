@@ -50,7 +50,7 @@ def test_a_process_is_one_row_however_often_it_signs(database: Settings) -> None
     second = signs()[CHILD.name]
     assert len(signs()) == 1
     assert (second.kind, second.worker, second.queues) == ("worker", CHILD.worker, ["transcription.high"])
-    assert second.pool == {"loaded": 1}
+    assert second.stats == {"loaded": 1}
     assert second.seen_at > first.seen_at
 
 

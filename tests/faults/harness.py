@@ -209,9 +209,9 @@ class Service:
         self.restart(name)
 
     def children(self, name: str) -> list[int]:
-        """Pids, as the children of a worker have signed in."""
+        """Pids of a worker's children that have signed in and live."""
         rows = self.rows("SELECT id FROM processes WHERE worker LIKE :main", main=f"%:{self.processes[name].pid}.%")
-        return [int(row["id"].rpartition(":")[2]) for row in rows]
+        return [pid for row in rows if not is_gone(pid := int(row["id"].rpartition(":")[2]))]
 
     def child_of(self, job: Sent) -> int:
         """The pid of the worker child that has it; checked to be a child of a worker of ours."""
