@@ -39,6 +39,7 @@ class Lanes:
         self._most = most
         self._limits: dict[Hashable, int] = {}  # of keys for which memory ran out with more
         self._since: dict[int, float] = {}  # lane -> when its batch began
+        self._rows: dict[int, int] = {}  # lane -> rows of its batch
         self._counts = _Counts()
 
     def start(self) -> None:
@@ -51,6 +52,7 @@ class Lanes:
         counts, seconds = self._counts, max(monotonic() - self._counts.since, 1e-6)
         return {
             "waiting_windows": self.batcher.waiting(),
+            "running_windows": sum(list(self._rows.values())),
             "windows": counts.rows,
             "batches": counts.batches,
             "batch_fill": round(counts.rows / counts.room, 3) if counts.room else None,
@@ -64,13 +66,14 @@ class Lanes:
     def _work(self, number: int) -> None:
         while (batch := self.batcher.take()) is not None:
             self._since[number] = started = monotonic()
+            self._rows[number] = len(batch)
             try:
                 self._run(batch)
             except Exception as bug:  # noqa: BLE001 a lane that ended would leave its children waiting
                 emit("engine.failed", reason=type(bug).__name__, exc_info=bug)
                 os._exit(LEAVE_CODE)
             finally:
-                del self._since[number]
+                del self._since[number], self._rows[number]
                 self._counts.busy_s += monotonic() - started
                 self.batcher.done()
 

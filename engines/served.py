@@ -112,7 +112,9 @@ class WindowedModel:
     def _least_busy(self) -> Link:
         if len(self._links) == 1:
             return self._links[0]
-        return min(self._links, key=lambda link: link.ask("stats")["waiting_windows"])
+        stats = [link.ask("stats") for link in self._links]
+        load = [one["waiting_windows"] + one["running_windows"] for one in stats]
+        return self._links[load.index(min(load))]
 
     def _transcribe(self, window: "Audio", options: DecodeOptions, link: Link) -> tuple[Segment, ...]:
         with foreign_errors(), link.slot() as slot:

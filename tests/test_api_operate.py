@@ -87,10 +87,20 @@ def test_health_adds_up_the_pools_of_all_children(client: Client) -> None:
     health = answer.json()
     assert (health["model_pool"]["hits"], health["model_pool"]["hit_rate"]) == (38, 0.95)
     assert len(health["model_pool"]["loaded"]) == 2
+    assert [(one["device"], one["pid"]) for one in health["devices"]] == [("cpu", 2), ("cpu", 3)]
     assert health["workers"] == {"alive": 1, "concurrency": 2, "busy": 0, "by_queue": {"transcription.high": 2}}
     assert health["queues"]["transcription.dlq"] == 0
     assert health["redis"]["used_memory_bytes"] > 0
     assert health["database"]["pool"]["size"] > 0
+
+
+def test_children_of_one_engine_server_count_its_pool_once(client: Client) -> None:
+    born = presence.new_birth()
+    pool = {"devices": [{"hits": 9, "misses": 1, "device": "cuda:0", "pid": 77, "loaded": [{"size": "small"}]}]}
+    for pid in (2, 3, 4):
+        presence.sign_in(presence.Identity("worker", "host", 1, pid, ("transcription.high",), born), pool)
+    health = client.get("/admin/health").json()
+    assert (health["model_pool"]["hits"], len(health["model_pool"]["loaded"]), len(health["devices"])) == (9, 1, 1)
 
 
 def test_readiness_wants_database_migrations_and_redis(client: Client) -> None:

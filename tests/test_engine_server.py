@@ -123,6 +123,17 @@ def test_rows_of_four_languages_in_one_batch_are_what_they_are_alone(
     assert after["windows"] - before["windows"] > after["batches"] - before["batches"], "some shared a batch"
 
 
+def test_jobs_spread_over_the_devices(path: Path, batching: Path, windows: list[Audio]) -> None:
+    """As DEVICE=cuda:0,cuda:1 has it: a server each, and a child asks the one that has less to do."""
+    before = [engine_at(one).pool_stats({})[0]["windows"] for one in (path, batching)]
+    children = [open_engine(Settings(), [path, batching]).load("demo", "default") for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda child: transcribe(child, windows), children))
+    assert found == [found[0]] * 8
+    after = [engine_at(one).pool_stats({})[0]["windows"] for one in (path, batching)]
+    assert all(now > then for now, then in zip(after, before, strict=True))
+
+
 def kill_server(path: Path) -> None:
     pid = pid_of(path)
     os.kill(pid, signal.SIGKILL)
