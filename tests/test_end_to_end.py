@@ -185,12 +185,12 @@ def test_an_upload_does_not_grow_the_api(http: httpx.Client, stack: Stack) -> No
 
 @pytest.fixture(scope="module")
 def long_recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten minutes: the sample of a minute, again and again."""
+    """Six minutes: the sample of a minute, again and again."""
     with av.open(str(SAMPLES / "english-minute.webm")) as container:
         to_speech = av.AudioResampler("s16", "mono", 16_000)
         frames = [piece for frame in container.decode(audio=0) for piece in to_speech.resample(frame)]
     minute = np.concatenate([frame.to_ndarray() for frame in frames], axis=1)
-    return write_media(tmp_path_factory.mktemp("long") / "long.flac", np.tile(minute, 10), rate=16_000)
+    return write_media(tmp_path_factory.mktemp("long") / "long.flac", np.tile(minute, 6), rate=16_000)
 
 
 def begun(http: httpx.Client, job_id: str) -> Job:
@@ -255,7 +255,7 @@ def test_a_recording_whose_worker_ends_goes_on_and_ends_as_if_nothing_had_happen
 
 
 @pytest.mark.parametrize("victim", ["api", "relay", "worker", "redis", "flower"])
-def test_forty_at_once_all_complete_though_a_process_is_killed(http: httpx.Client, stack: Stack, victim: str) -> None:
+def test_many_at_once_all_complete_though_a_process_is_killed(http: httpx.Client, stack: Stack, victim: str) -> None:
     def send(number: int) -> str:
         answer = httpx.post(
             f"{stack.url}/transcribe/",
@@ -267,7 +267,7 @@ def test_forty_at_once_all_complete_though_a_process_is_killed(http: httpx.Clien
 
     wav = (SAMPLES / "english.wav").read_bytes()
     with ThreadPoolExecutor(8) as pool:
-        jobs = list(pool.map(send, range(40)))
+        jobs = list(pool.map(send, range(40 if victim == "worker" else 16)))
     os.kill(stack.pid_of(victim), signal.SIGKILL)
     until(lambda: victim in {entry.name for entry in stack.entries()}, 30)
 
