@@ -24,7 +24,7 @@ from jobs.presence import Identity, new_birth
 from telemetry.events import emit
 from telemetry.logs import configure_logs
 
-THREAD_POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+THREAD_POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def main() -> None:
@@ -33,7 +33,11 @@ def main() -> None:
     configure_logs(level=settings.log_level, fmt=settings.log_format, process="worker")
     with tempfile.TemporaryDirectory(prefix="whisper-queue-") as folder:
         drain_file = Path(folder) / "drain"  # exists once this process was told to stop; children look for it
-        set_environment(OMP_WAIT_POLICY="PASSIVE", **dict.fromkeys(THREAD_POOLS, str(settings.threads_per_child)))
+        set_environment(
+            OMP_WAIT_POLICY="PASSIVE",
+            OPENBLAS_NUM_THREADS="1",  # numpy's products are small: more threads make them slower
+            **dict.fromkeys(THREAD_POOLS, str(settings.threads_per_child)),
+        )
         with engine_servers(settings, Path(folder)) as servers:
             _connect_signals(settings, drain_file, servers)
             app.worker_main(_arguments(settings))

@@ -1,4 +1,4 @@
-"""Where somebody speaks: Silero VAD v6 on onnxruntime, with the weights that faster-whisper ships.
+"""Where somebody speaks: Silero VAD v6, with the weights that faster-whisper ships and Silero's rules.
 
 Never imports faster_whisper, and nothing is loaded before the first call: worker processes fork.
 """
@@ -8,16 +8,17 @@ from functools import cache
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from audio.silero import CONTEXT, FRESH, SEEN, Silero
+from audio.tensors import read_tensors
+
 SAMPLE_RATE = 16_000  # Hz
-FRAME = 512  # samples a probability; 32 ms
-CONTEXT = 64  # samples of the frame before, which the network sees too
-STATE = (1, 1, 128)  # of its LSTM
-FRAMES_PER_RUN = 10_000  # 5 minutes; bounds the memory of one run
+FRAME = SEEN - CONTEXT  # 512 samples a probability; 32 ms
+FRAMES_PER_RUN = 128  # 4 s; what they become stays in the cache of the processor
 THRESHOLD = 0.5  # probability from which a frame begins speech
 HYSTERESIS = 0.15  # speech ends below the threshold less this
 
@@ -43,16 +44,14 @@ def speech_probabilities(audio: NDArray[np.float32]) -> NDArray[np.float32]:
 
     `audio`: mono, 16 kHz. The numbers are those of faster_whisper.vad, its padding included.
     """
-    padded = np.pad(audio, (0, FRAME - len(audio) % FRAME)).reshape(-1, FRAME)
-    padded[-1, -CONTEXT:] = 0  # stock does so by accident; its numbers are what Whisper's users know
-    before = np.vstack([np.zeros((1, CONTEXT), np.float32), padded[:-1, -CONTEXT:]])
-    frames = np.hstack([before, padded])
-    hidden, cell = np.zeros(STATE, np.float32), np.zeros(STATE, np.float32)
-    outputs = []
+    silence = np.zeros(CONTEXT, np.float32)
+    sound = np.concatenate([silence, audio, np.zeros(FRAME - len(audio) % FRAME, np.float32)])
+    sound[-CONTEXT:] = 0  # stock does so by accident; its numbers are what Whisper's users know
+    frames = sliding_window_view(sound, SEEN)[::FRAME]
+    state, outputs = FRESH, []
     for start in range(0, len(frames), FRAMES_PER_RUN):
-        feed = {"input": frames[start : start + FRAMES_PER_RUN], "h": hidden, "c": cell}
-        output, hidden, cell = _session().run(None, feed)
-        outputs.append(output.reshape(-1))
+        output, state = _network()(frames[start : start + FRAMES_PER_RUN], state)
+        outputs.append(output)
     return np.concatenate(outputs)
 
 
@@ -105,14 +104,11 @@ def _padded(regions: list[Region], length: int, pad_ms: int) -> list[Region]:
 
 
 @cache
-def _session() -> Any:
-    import onnxruntime  # type: ignore[import-untyped]
-
-    options = onnxruntime.SessionOptions()
-    options.inter_op_num_threads = options.intra_op_num_threads = 1  # each worker child has its core
-    options.enable_cpu_mem_arena = False
-    options.log_severity_level = 4
-    return onnxruntime.InferenceSession(_weights(), providers=["CPUExecutionProvider"], sess_options=options)
+def _network() -> Silero:
+    try:
+        return Silero(read_tensors(_weights()))
+    except (KeyError, ValueError):
+        raise RuntimeError("The VAD's weights are not those of Silero v6: faster-whisper 1.2 holds them.") from None
 
 
 def _weights() -> Path:

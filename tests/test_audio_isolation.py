@@ -68,8 +68,8 @@ def test_the_decoder_can_open_neither_a_file_nor_a_socket_nor_dump_its_core() ->
     attempts = """
 import resource, socket, sys
 sys.path.insert(0, {root!r})
-from audio import decoder
-decoder._confine(decoder.Options(start=0, limit=1, repair=False, memory_mb=512, parent=0))
+from audio.confine import confine
+confine(memory_mb=512, parent=0)
 for attempt in (lambda: open("/etc/hostname"), socket.socket, lambda: bytearray(600 << 20)):
     try:
         attempt()
@@ -86,7 +86,7 @@ print(*(resource.getrlimit(limit)[1] for limit in (resource.RLIMIT_CORE, resourc
 
 def test_the_decoder_has_a_bounded_amount_of_processor_time() -> None:
     spin = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom audio import decoder\ndecoder._allow_cpu(1)\nwhile 1: 0"
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom audio.confine import allow_cpu\nallow_cpu(1)\nwhile 1: 0"
     )
     done = subprocess.run((sys.executable, "-c", spin), check=False, timeout=60)
     assert done.returncode == -signal.SIGXCPU
