@@ -254,6 +254,28 @@ def test_a_recording_whose_worker_ends_goes_on_and_ends_as_if_nothing_had_happen
     assert job["result"]["duration"] == undisturbed["result"]["duration"]
 
 
+def test_an_engine_server_that_is_killed_costs_no_attempt(
+    http: httpx.Client, stack: Stack, long_recording: Path, undisturbed: Job
+) -> None:
+    job_id = submit(http, long_recording, **REPEATABLE)
+    begun(http, job_id)
+    for server in engine_servers(stack):
+        server.kill()
+    job = finished(http, job_id, 120)
+    assert (job["status"], job["attempt"]) == ("completed", 1)
+    assert job["result"]["segments"] == undisturbed["result"]["segments"]
+
+
+def engine_servers(stack: Stack) -> list[psutil.Process]:
+    found = [
+        process
+        for process in psutil.Process(stack.pid_of("worker")).children(recursive=True)
+        if "engines.server" in process.cmdline()
+    ]
+    assert found
+    return found
+
+
 @pytest.mark.parametrize("victim", ["api", "relay", "worker", "redis", "flower"])
 def test_many_at_once_all_complete_though_a_process_is_killed(http: httpx.Client, stack: Stack, victim: str) -> None:
     def send(number: int) -> str:
