@@ -3,6 +3,7 @@
 The parent never loads a model and never touches the GPU: a model loaded before a fork hangs the child for ever.
 """
 
+import gc
 import os
 import signal
 import socket
@@ -39,8 +40,19 @@ def main() -> None:
             **dict.fromkeys(THREAD_POOLS, str(settings.threads_per_child)),
         )
         with engine_servers(settings, Path(folder)) as servers:
+            if servers:
+                _import_for_children()
             _connect_signals(settings, drain_file, servers)
             app.worker_main(_arguments(settings))
+
+
+def _import_for_children() -> None:
+    """What every child needs, once in memory for all of them."""
+    import jobs.attempt  # noqa: F401
+    from engines.served import import_libraries
+
+    import_libraries()
+    gc.freeze()  # collections in the children do not touch, and so copy, what they share
 
 
 def _arguments(settings: Settings) -> list[str]:

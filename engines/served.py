@@ -175,6 +175,13 @@ class _RemoteWhisper:
         return [SimpleNamespace(alignments=row["alignments"], text_token_probs=row["text_token_probs"])]
 
 
+def import_libraries() -> None:
+    """Before a fork, where there is a server: nobody computes with CTranslate2 in the children, so none can hang."""
+    import faster_whisper  # noqa: F401
+
+    import engines.mel  # noqa: F401
+
+
 def _assembled(remote: _RemoteWhisper, folder: Path) -> "WhisperModel":
     """What WhisperModel.__init__ makes (faster-whisper 1.2.1), but for the weights."""
     from faster_whisper import WhisperModel
