@@ -12,13 +12,14 @@ WORKERS ?= 2
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint soak mutations fuzz format lock clean
+.PHONY: help run test lint bench soak mutations fuzz format lock clean
 
 help:
 	@echo "make run     start everything here; Ctrl-C stops it. VERBOSE=1 shows the logs"
 	@echo "make test    run the tests; ARGS='-k name' goes to pytest"
 	@echo "make lint    ruff and mypy"
 	@echo "make soak    a storm of faults on the whole service: MINUTES=5 SEED=1"
+	@echo "make bench   measure speed and memory, against stock faster-whisper too"
 	@echo "make mutations  remove each guard in turn and see which test goes red"
 	@echo "make fuzz    broken uploads and broken media: MINUTES=10 SEED=1"
 	@echo "make format  ruff's formatter and its safe fixes"
@@ -38,6 +39,9 @@ lint: $(DEV)
 
 soak: $(DEV)
 	@$(VENV)/bin/python -m bench.soak --minutes $(or $(MINUTES),5) --seed $(or $(SEED),1)
+
+bench: $(DEV)
+	@$(VENV)/bin/python -m bench $(ARGS)
 
 mutations: $(DEV)
 	@$(VENV)/bin/python -m tests.faults.mutations
