@@ -61,6 +61,12 @@ class Settings(BaseSettings):
     model_pool_size: int = Field(2, ge=1, description="Idle models beyond this number are unloaded, oldest use first.")
     model_pool_max_size: int = Field(4, ge=1, description="Loaded models are never more than this; callers wait.")
     model_pool_memory_mb: int = Field(0, ge=0, description="Memory budget of the pool; 0: what the device has free.")
+    model_quantized_copies: bool = Field(
+        True, description="Keep an 8-bit copy of models that come in floats and run as int8: they load faster."
+    )
+    short_windows: bool = Field(
+        False, description="Encode no more of a window than its sound: faster for short recordings, may change text."
+    )
     model_warmup: bool = Field(False, description="Load WHISPER_MODEL_SIZE when a worker child starts.")
     allow_model_fallback: bool = Field(True, description="Out of memory: go on with a smaller model and say so.")
 

@@ -22,16 +22,14 @@ from bench.measure import (
     pss_mb,
     stock_environment,
 )
-from bench.models import FOLDER, model
+from bench.models import FOLDER, copy_as_int8, model
 from bench.player import Players
 from config import get_settings
 from engines import open_engine
+from engines.supervisor import KEEP_FREED_MEMORY
 from tests.engine_server import engine_server
 
-TUNABLES = (
-    "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=4000000000:"
-    "glibc.malloc.top_pad=67108864:glibc.malloc.arena_max=1"
-)
+HUGE_PAGES = f"{KEEP_FREED_MEMORY}:glibc.malloc.hugetlb=1:glibc.malloc.top_pad=67108864"
 CORES = cpu_count() or 1
 
 
@@ -44,31 +42,25 @@ class Served:
     children: int = CORES
 
 
-MALLOC = {"GLIBC_TUNABLES": TUNABLES}
 BATCH_4 = {"BATCH_SIZE": "4"}
 VARIANTS = {
     "ours": Served(),
+    "malloc as it comes": Served({"GLIBC_TUNABLES": ""}),
+    "huge pages": Served({"GLIBC_TUNABLES": HUGE_PAGES}),
+    "tuned children": Served(child={"GLIBC_TUNABLES": KEEP_FREED_MEMORY}),
     "batch 4": Served(BATCH_4, BATCH_4),
-    "malloc": Served(MALLOC),
-    "malloc, batch 4": Served(MALLOC | BATCH_4, BATCH_4),
-    "malloc, children too": Served(MALLOC, MALLOC),
     "one lane": Served({"CPU_THREADS": str(CORES)}),
     "one child": Served(children=1),
-    "one child, batch 4": Served(BATCH_4, BATCH_4, children=1),
 }
 QUESTIONS = (  # A, B, ratio promised
     ("ours", "stock batched 8", 1.9),
     ("ours", "stock sequential", None),
-    ("malloc", "stock batched 8", None),
-    ("malloc, batch 4", "stock batched 8", None),
+    ("ours", "malloc as it comes", None),
+    ("huge pages", "ours", None),
+    ("tuned children", "ours", None),
     ("batch 4", "ours", None),
-    ("malloc", "ours", None),
-    ("malloc, batch 4", "ours", None),
-    ("malloc, batch 4", "malloc", None),
-    ("malloc, children too", "malloc", None),
     ("one lane", "ours", None),
     ("one child", "ours", None),
-    ("one child, batch 4", "one child", None),
 )
 
 
@@ -84,7 +76,8 @@ def stock(kind: str, folder: Path) -> Iterator[Players]:
 @contextmanager
 def ours(variant: Served, folder: Path) -> Iterator[tuple[Players, int]]:
     """The players, and the pid of their server."""
-    with engine_server(MODEL_ALLOWED_PATHS=FOLDER, LOG_LEVEL="WARNING", **(PINNED | variant.server)) as socket:
+    told = {"MODEL_ALLOWED_PATHS": FOLDER, "MODEL_CACHE_DIR": FOLDER, "LOG_LEVEL": "WARNING"}
+    with engine_server(**told, **(PINNED | variant.server)) as socket:
         pid = int(open_engine(get_settings(), [socket]).pool_stats({})[0]["pid"])
         environment = pinned_environment() | {"MODEL_ALLOWED_PATHS": str(FOLDER)} | variant.child
         players = Players(variant.children, environment, "served", str(folder), str(socket))
@@ -97,6 +90,7 @@ def ours(variant: Served, folder: Path) -> Iterator[tuple[Players, int]]:
 def measure(report: Report, size: str, names: list[str], *, seconds: int, rounds: int, budget_s: float) -> None:
     """All sides are loaded and warm before the first round; those that wait use no processor."""
     folder, count = model(size), seconds // 30
+    copy_as_int8(folder)
     with ExitStack() as open_sides:
         players = {f"stock {kind}": open_sides.enter_context(stock(kind.split()[0], folder)) for kind in STOCK}
         servers = {name: open_sides.enter_context(ours(VARIANTS[name], folder)) for name in names}

@@ -7,7 +7,6 @@ import json
 import sys
 import tempfile
 import time
-import wave
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -15,7 +14,9 @@ from typing import Any
 
 import httpx
 
-from bench import recordings, weights
+from bench import recordings
+from bench.models import FOLDER, model
+from bench.sounds import write_wav
 from stack.running import Stack
 
 RESULTS = Path(__file__).with_name("results") / "priority.json"
@@ -24,26 +25,17 @@ PROMISE = 3.0
 Json = dict[str, Any]
 
 
-def clip(path: Path) -> Path:
-    """Ten seconds of speech."""
-    with wave.open(str(path), "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(2)
-        out.setframerate(recordings.RATE)
-        out.writeframes(recordings.speech()[: 10 * recordings.RATE].tobytes())
-    return path
-
-
 def submit(http: httpx.Client, path: Path, **options: str) -> str:
     with path.open("rb") as file:
         answer = http.post("/transcribe/", files={"file": (path.name, file)}, data={"beam_size": "1", **options})
     return str(answer.raise_for_status().json()["job_id"])
 
 
-def seconds(http: httpx.Client, path: Path, model: str) -> float:
-    """From the POST to the completed job."""
+def seconds(http: httpx.Client, path: Path, size: str) -> float:
+    """From the POST to the completed job, for ten new seconds of speech."""
+    write_wav(path, 10)
     started = time.monotonic()
-    job_id = submit(http, path, model_size=model, priority="high", temperature="0", language="en")
+    job_id = submit(http, path, model_size=size, priority="high", temperature="0", language="en")
     while (job := http.get(f"/transcribe/{job_id}").json())["status"] != "completed":
         if job["status"] == "failed":
             raise RuntimeError(job["error"])
@@ -54,16 +46,16 @@ def seconds(http: httpx.Client, path: Path, model: str) -> float:
 def run() -> Json:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = str(weights.make("base", folder / "models" / "base"))
-        long, short = recordings.write_speech(folder / "long.wav", 3 * 3600), clip(folder / "clip.wav")
-        settings: Json = {"model_allowed_paths": folder / "models", "whisper_model_size": model}
+        chosen = str(model("base"))
+        long, short = recordings.write_speech(folder / "long.wav", 3 * 3600), folder / "clip.wav"
+        settings: Json = {"model_allowed_paths": FOLDER, "whisper_model_size": chosen}
         with Stack(folder / "data", **settings) as stack, httpx.Client(base_url=stack.url, timeout=60) as http:
-            seconds(http, short, model)  # loads it
-            idle = [seconds(http, short, model) for _ in range(ROUNDS)]
-            busy_with = submit(http, long, model_size=model, temperature="0", language="en")
+            seconds(http, short, chosen)  # loads it
+            idle = [seconds(http, short, chosen) for _ in range(ROUNDS)]
+            busy_with = submit(http, long, model_size=chosen, temperature="0", language="en")
             while not http.get(f"/transcribe/{busy_with}").json()["progress"]:
                 time.sleep(0.1)
-            busy = [seconds(http, short, model) for _ in range(ROUNDS)]
+            busy = [seconds(http, short, chosen) for _ in range(ROUNDS)]
     return {
         "idle_s": round(median(idle), 2),
         "busy_s": round(median(busy), 2),

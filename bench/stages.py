@@ -21,7 +21,7 @@ from audio.split import Window, windows
 from audio.vad import speech_probabilities
 from bench.clients import peer, post, service, submit
 from bench.measure import Report, Side, compare, head, interleave, pinned_environment, timed, warm
-from bench.models import FOLDER, model
+from bench.models import FOLDER, copy_as_int8, model
 from bench.queue import NO_VAD, occupied
 from bench.queue import SETTINGS as FAKE
 from bench.sounds import WINDOW, Samples, speech, write_wav
@@ -70,9 +70,10 @@ def loading(report: Report, rounds: int) -> None:
         return timed(lambda: ctranslate2.models.Whisper(str(folder), compute_type="int8"))
 
     for size in ("base", "small"):
-        sides = {"int8 file": load(model(size, quantization="int8")), "float16 file": load(model(size))}
+        folder = model(size)
+        sides = {"8-bit copy": load(copy_as_int8(folder)), "float16 file": load(folder)}
         found = interleave(warm(sides), rounds=rounds)
-        report.add(compare(f"load {size} as int8", found, ("int8 file", "float16 file"), at_least=5))
+        report.add(compare(f"load {size} as int8", found, ("8-bit copy", "float16 file"), at_least=5))
 
 
 def decoding(report: Report, rounds: int) -> None:

@@ -83,4 +83,5 @@ def open_engine(settings: Settings, servers: "Sequence[Path]" = (), *, on_dead: 
     from engines.served import WhisperEngine
 
     ways = [partial(connect_to, path, on_dead) for path in servers] or [partial(connect_here, settings)]
-    return WhisperEngine([Link(connect, slots=SLOTS) for connect in ways])
+    links = [Link(connect, slots=SLOTS) for connect in ways]
+    return WhisperEngine(links, short_windows=settings.short_windows)

@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Any
 
 import errors
+from engines import memory
 from engines.batcher import Batcher, Row
 from engines.foreign import translate
 from engines.wire import QUEUED, RUNNING
@@ -124,7 +125,11 @@ class Lanes:
         return answers
 
     def _watch(self) -> None:
+        """Over batches that hang; and after work, that memory goes back (see engines.supervisor)."""
+        trimmed = 0
         while not Event().wait(WATCH_S):
+            if not self._since and trimmed != (trimmed := self._counts.batches):
+                memory.trim()
             longest_s = max((monotonic() - since for since in list(self._since.values())), default=0.0)
             if longest_s > STALLED_S:
                 emit("engine.stalled", seconds=round(longest_s))

@@ -9,9 +9,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from config import inherited_environment
+from engines.model_file import variables
 
 MB = 1_000_000
 CUDA_CONTEXT_BYTES = 450 * MB  # a process pays it once, whatever it loads
@@ -56,33 +57,9 @@ def model_bytes(model_bin: Path, compute_type: str) -> int:
     width = weight_bytes(compute_type)
     try:
         with model_bin.open("rb") as file:
-            return sum(count * width if rank > 1 else stored for rank, count, stored in _variables(file))
+            return sum(one.count * width if len(one.shape) > 1 else one.stored for one in variables(file))
     except struct.error:  # a format that we do not know
         return model_bin.stat().st_size
-
-
-def _variables(file: BinaryIO) -> Iterator[tuple[int, int, int]]:
-    """(rank, elements, stored bytes) of each variable: CTranslate2's binary format, its specs/model_spec.py."""
-    _read(file, "<I")  # version of the format
-    _skip_string(file)
-    _, variables = _read(file, "<II")
-    for _ in range(variables):
-        _skip_string(file)
-        (rank,) = _read(file, "<B")
-        count = 1
-        for size in _read(file, f"<{rank}I"):
-            count *= size
-        _, stored = _read(file, "<BI")
-        file.seek(stored, 1)
-        yield rank, count, stored
-
-
-def _read(file: BinaryIO, form: str) -> tuple[int, ...]:
-    return struct.unpack(form, file.read(struct.calcsize(form)))
-
-
-def _skip_string(file: BinaryIO) -> None:
-    file.seek(_read(file, "<H")[0], 1)
 
 
 def own_bytes() -> int:

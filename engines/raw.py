@@ -1,7 +1,9 @@
 """CTranslate2's Whisper as the engine server uses it: one call of one operation for the rows of many children."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from engines import memory
@@ -10,15 +12,22 @@ from errors import EngineError
 
 if TYPE_CHECKING:
     import ctranslate2
+    import numpy as np
+    from numpy.typing import NDArray
 
     from engines.wire import Mel
 
+    Encoding = NDArray[np.float32]  # (1, positions, width)
+
 Request = dict[str, Any]
+ENCODED_BYTES = 64_000_000  # 20 windows of `base`, 8 of `large-v3`: those that children still ask about
 
 
 class RawWhisper:
     """Thread-safe, as CTranslate2 is.
 
+    On a CPU each window is encoded once, by itself, however many questions follow about it, and whoever shares its
+    batch: its numbers are the same in every company, and encoding in batches is no faster there.
     `memory_bytes`: on a CPU by how much the process grew; on a GPU, where others load at the same time, the weights.
     """
 
@@ -26,6 +35,7 @@ class RawWhisper:
         self.memory_bytes = memory_bytes
         self._model: ctranslate2.models.Whisper | None = model
         self._folder = folder
+        self._encodings = Encodings() if model.device == "cpu" else None
 
     def facts(self) -> dict[str, Any]:
         """What a child needs to know to prepare rows: the folder with the tokenizer, and the shape of a spectrogram."""
@@ -34,17 +44,33 @@ class RawWhisper:
 
     def run(self, operation: str, mels: "Sequence[Mel]", requests: Sequence[Request]) -> list[dict[str, Any]]:
         """A result a row. `requests` agree in everything that `batch_key` names."""
+        work = {"generate": self._generate, "align": self._align, "detect": self._detect}[operation]
+        with foreign_errors():
+            return work(self._features(mels, [request["window"] for request in requests]), requests)
+
+    def _features(self, mels: "Sequence[Mel]", names: Sequence[str]) -> "ctranslate2.StorageView":
+        """What CTranslate2's calls take: spectrograms, or what its encoder has made of them."""
         import ctranslate2
         import numpy as np
 
-        with foreign_errors():
-            features = ctranslate2.StorageView.from_array(np.stack(mels))
-            return {"generate": self._generate, "align": self._align, "detect": self._detect}[operation](
-                features, requests
-            )
+        if self._encodings is None:
+            return ctranslate2.StorageView.from_array(np.stack(mels))
+        rows = [self._encoded(self._encodings, mel, name) for mel, name in zip(mels, names, strict=True)]
+        return ctranslate2.StorageView.from_array(np.concatenate(rows) if len(rows) > 1 else rows[0])
+
+    def _encoded(self, known: "Encodings", mel: "Mel", name: str) -> "Encoding":
+        import ctranslate2
+        import numpy as np
+
+        encoding = known.get(name)
+        if encoding is None:
+            encoding = np.asarray(self._loaded.encode(ctranslate2.StorageView.from_array(mel[None])))
+            known.put(name, encoding)
+        return encoding
 
     def close(self) -> None:
         model, self._model = self._model, None
+        self._encodings = None
         if model is not None:
             with foreign_errors():
                 model.unload_model()
@@ -77,6 +103,27 @@ class RawWhisper:
         if self._model is None:
             raise EngineError("This is a bug: the model was closed while somebody still used it.")
         return self._model
+
+
+class Encodings:
+    """What the encoder made of the last windows, by their names. Thread-safe."""
+
+    def __init__(self, most_bytes: int = ENCODED_BYTES) -> None:
+        self._most = most_bytes
+        self._lock = Lock()
+        self._kept: OrderedDict[str, Encoding] = OrderedDict()
+
+    def get(self, name: str) -> "Encoding | None":
+        with self._lock:
+            if name in self._kept:
+                self._kept.move_to_end(name)
+            return self._kept.get(name)
+
+    def put(self, name: str, encoding: "Encoding") -> None:
+        with self._lock:
+            self._kept[name] = encoding
+            while len(self._kept) > 1 and sum(one.nbytes for one in self._kept.values()) > self._most:
+                self._kept.popitem(last=False)
 
 
 def batch_key(request: Request) -> tuple[Any, ...]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import blake2b
 from itertools import repeat
 from pathlib import Path
 from threading import local
@@ -19,6 +20,7 @@ from engines import SAMPLE_RATE, Model, catalog
 from engines.decoding import decode
 from engines.foreign import foreign_errors
 from engines.link import Link
+from engines.wire import FRAMES
 from errors import EngineError
 from transcript import DecodeOptions, Language, Segment
 
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from engines import Audio
     from engines.wire import Mel
 
+FRAMES_PER_S = 100
+SHORT_STEP = 500  # frames: few lengths, so that windows still find others to share a batch with
+AFTER_S = 1.0  # of silence, that tells Whisper that the speech has ended
 ENOUGH_BYTES = 1 << 50  # children hold tokenizers only: the server's pool keeps the budget
 
 
@@ -41,16 +46,18 @@ class Caller:
 class WhisperEngine:
     """`links`: to the server of each device."""
 
-    def __init__(self, links: Sequence[Link]) -> None:
+    def __init__(self, links: Sequence[Link], *, short_windows: bool = False) -> None:
         self.caller = Caller()
         self._links = links
+        self._short_windows = short_windows
 
     def resolve(self, size: str, compute_type: str) -> tuple[str, str]:
         chosen = self._device["compute_type"] if compute_type == "default" else compute_type
         return catalog.canonical(size), chosen
 
     def load(self, size: str, compute_type: str) -> Model:
-        return WindowedModel(self._links, self.caller, *self.resolve(size, compute_type), at_once=self.default_batch())
+        names, step = self.resolve(size, compute_type), SHORT_STEP if self._short_windows else FRAMES
+        return WindowedModel(self._links, self.caller, *names, at_once=self.default_batch(), step=step)
 
     def estimate_bytes(self, size: str, compute_type: str) -> int:
         return 1
@@ -77,13 +84,16 @@ class WhisperEngine:
 class WindowedModel:
     """Thread-safe. A call takes a thread a window; all of its rows go to the device with the least to do."""
 
-    def __init__(self, links: Sequence[Link], caller: Caller, size: str, compute_type: str, *, at_once: int) -> None:
-        """Raises what loading raised on the device."""
+    def __init__(
+        self, links: Sequence[Link], caller: Caller, size: str, compute_type: str, *, at_once: int, step: int
+    ) -> None:
+        """`step`: a spectrogram is cut to the next multiple of so many frames. Raises what loading raised."""
         self.size = size
         self.compute_type = compute_type
         self._links = links
         facts = links[0].ask("load", size=size, compute_type=compute_type)
         self.memory_bytes: int = facts["memory_bytes"]
+        self._step = step
         self._here = local()  # the link, the slot and the length of the window that a thread works on
         self._remote = _RemoteWhisper(self, facts, caller)
         self._whisper = _assembled(self._remote, Path(facts["folder"]))
@@ -124,20 +134,27 @@ class WindowedModel:
     def _detect(self, window: "Audio", link: Link) -> Language:
         with foreign_errors(), link.slot() as slot:
             self._here.link, self._here.slot, self._here.length_s = link, slot, len(window) / SAMPLE_RATE
-            code, probability, _ = self._whisper.detect_language(window)
+            frames = self._whisper.feature_extractor(window)[
+                ..., :-1
+            ]  # as `transcribe` cuts them: encoded once for both
+            code, probability, _ = self._whisper.detect_language(features=frames)
             return Language(code, float(probability))
 
     def ask(self, operation: str, **fields: Any) -> dict[str, Any]:
         here = self._here
-        about = {"size": self.size, "compute_type": self.compute_type, "shape": here.shape, "length_s": here.length_s}
+        about = {"size": self.size, "compute_type": self.compute_type, "length_s": here.length_s}
+        about |= {"shape": here.shape, "window": here.window}
         link: Link = here.link
         return link.ask_about(here.slot, operation, **about, **fields)
 
     def put(self, mel: "Mel") -> "Mel":
         """Into the slot of this thread's window: what the next questions are about."""
         here = self._here
-        here.shape = mel.shape
-        here.link.arena.mel(here.slot, mel.shape)[:] = mel
+        needed = round((here.length_s + AFTER_S) * FRAMES_PER_S)
+        mel = mel[..., : -(-needed // self._step) * self._step]
+        shared: Mel = here.link.arena.mel(here.slot, mel.shape)
+        shared[:] = mel
+        here.shape, here.window = mel.shape, blake2b(shared.data, digest_size=16).hexdigest()
         return mel
 
 

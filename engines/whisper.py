@@ -7,10 +7,11 @@ import ctypes
 import os
 from functools import cached_property
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from config import Settings
-from engines import catalog, memory
+from engines import catalog, memory, quantized
 from engines.foreign import foreign_errors
 from engines.raw import RawWhisper
 from errors import OutOfMemory
@@ -111,7 +112,7 @@ class WhisperLoader:
 
         before = memory.own_bytes()
         model = ctranslate2.models.Whisper(
-            str(folder),
+            str(quantized.files_to_load(folder, compute_type, self._settings)),
             device=self.device,
             device_index=self.device_index,
             compute_type=compute_type,
@@ -123,6 +124,8 @@ class WhisperLoader:
         if self.device == "cpu":
             taken = max(taken, memory.own_bytes() - before)
         self._has_context = self.device == "cuda"
+        if quantized.needs_copy(folder, compute_type, self._settings):
+            Thread(target=quantized.make_copy, args=(folder, self._settings), name="quantize", daemon=True).start()
         return RawWhisper(model, folder, taken)
 
 

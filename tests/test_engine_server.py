@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from config import Settings
 from engines import SAMPLE_RATE, Engine, Model, open_engine
-from engines.lanes import Lanes
+from engines.lanes import WATCH_S, Lanes
 from engines.link import Link, connect_to
 from engines.raw import batch_key
 from engines.server import Server
@@ -324,3 +324,24 @@ def test_out_of_memory_halves_the_batch_and_nobody_notices(tmp_path: Path) -> No
 def test_out_of_memory_for_a_single_row_is_told_to_its_child(tmp_path: Path) -> None:
     with stub_server(tmp_path, rows=0) as (_, link), pytest.raises(OutOfMemory):
         row(link, 1)
+
+
+def anonymous_mb(pid: int) -> float:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon:"))
+
+
+def test_what_the_server_keeps_while_it_works_it_gives_back_afterwards(windows: list[Audio]) -> None:
+    with engine_server() as path:
+        model, pid = model_of(path), pid_of(path)
+        assert "mmap_max=0" in psutil.Process(pid).environ()["GLIBC_TUNABLES"]
+        idle = anonymous_mb(pid)
+        transcribe(model, windows)
+        busy = anonymous_mb(pid)
+        assert busy > idle + 15
+        until(lambda: anonymous_mb(pid) < idle + (busy - idle) / 2, within_s=3 * WATCH_S)
+
+
+def test_what_the_operator_tells_malloc_is_left_alone() -> None:
+    with engine_server(GLIBC_TUNABLES="glibc.malloc.arena_max=7") as path:
+        assert psutil.Process(pid_of(path)).environ()["GLIBC_TUNABLES"] == "glibc.malloc.arena_max=7"
