@@ -25,6 +25,7 @@ from jobs.presence import Identity, new_birth
 from telemetry.events import emit
 from telemetry.logs import configure_logs
 
+YIELD = 5  # niceness: whoever submits and polls on a busy machine is answered first
 THREAD_POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -32,6 +33,7 @@ def main() -> None:
     settings = get_settings()
     settings.require_servers()
     configure_logs(level=settings.log_level, fmt=settings.log_format, process="worker")
+    os.nice(YIELD)
     with tempfile.TemporaryDirectory(prefix="whisper-queue-") as folder:
         drain_file = Path(folder) / "drain"  # exists once this process was told to stop; children look for it
         set_environment(

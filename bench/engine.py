@@ -42,12 +42,13 @@ class Served:
     children: int = CORES
 
 
-BATCH_4 = {"BATCH_SIZE": "4"}
+BATCH_2, BATCH_4 = {"BATCH_SIZE": "2"}, {"BATCH_SIZE": "4"}
 VARIANTS = {
     "ours": Served(),
     "malloc as it comes": Served({"GLIBC_TUNABLES": ""}),
     "huge pages": Served({"GLIBC_TUNABLES": HUGE_PAGES}),
     "tuned children": Served(child={"GLIBC_TUNABLES": KEEP_FREED_MEMORY}),
+    "batch 2": Served(BATCH_2, BATCH_2),
     "batch 4": Served(BATCH_4, BATCH_4),
     "one lane": Served({"CPU_THREADS": str(CORES)}),
     "one child": Served(children=1),
@@ -58,7 +59,9 @@ QUESTIONS = (  # A, B, ratio promised
     ("ours", "malloc as it comes", None),
     ("huge pages", "ours", None),
     ("tuned children", "ours", None),
+    ("batch 2", "ours", None),
     ("batch 4", "ours", None),
+    ("batch 4", "stock batched 8", None),
     ("one lane", "ours", None),
     ("one child", "ours", None),
 )

@@ -19,7 +19,7 @@ from stack.state import SUPERVISOR, Entry, write_state
 
 TICK_S = 0.1
 FIRST_DELAY_S, LONGEST_DELAY_S = 1.0, 30.0
-CALM_AFTER_S = 60  # a service that ran for this long starts again with the first delay
+CALM_AFTER_S = 10  # a service that ran for this long does not die of itself: it starts again with the first delay
 HOPELESS_AFTER = 3  # deaths of one service before the stack was ever ready
 ROTATE_EVERY_S = 10
 ECHO_S = 0.3  # signals closer together than this are one

@@ -127,8 +127,9 @@ def test_each_death_in_a_row_doubles_the_pause_up_to_half_a_minute() -> None:
     assert pauses == [1, 2, 4, 8, 16, 30, 30]
 
 
-def test_a_minute_alive_is_forgiven() -> None:
-    assert next_delay(30, lived_s=60) == 1
+def test_ten_seconds_alive_are_forgiven() -> None:
+    assert next_delay(30, lived_s=10) == 1
+    assert next_delay(4, lived_s=9) == 8
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
