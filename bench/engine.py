@@ -26,10 +26,11 @@ from bench.models import FOLDER, copy_as_int8, model
 from bench.player import Players
 from config import get_settings
 from engines import open_engine
-from engines.supervisor import KEEP_FREED_MEMORY
 from tests.engine_server import engine_server
 
-HUGE_PAGES = f"{KEEP_FREED_MEMORY}:glibc.malloc.hugetlb=1:glibc.malloc.top_pad=67108864"
+KEEP = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=4000000000:glibc.malloc.arena_max=1"
+HUGE_PAGES = f"{KEEP}:glibc.malloc.hugetlb=1:glibc.malloc.top_pad=67108864"
+DEFAULTS = "glibc.malloc.mmap_max=65536"  # whatever stands there, the server leaves malloc alone
 CORES = cpu_count() or 1
 
 
@@ -45,9 +46,9 @@ class Served:
 BATCH_2, BATCH_4 = {"BATCH_SIZE": "2"}, {"BATCH_SIZE": "4"}
 VARIANTS = {
     "ours": Served(),
-    "malloc as it comes": Served({"GLIBC_TUNABLES": ""}),
+    "malloc as it comes": Served({"GLIBC_TUNABLES": DEFAULTS}),
     "huge pages": Served({"GLIBC_TUNABLES": HUGE_PAGES}),
-    "tuned children": Served(child={"GLIBC_TUNABLES": KEEP_FREED_MEMORY}),
+    "tuned children": Served(child={"GLIBC_TUNABLES": KEEP}),
     "batch 2": Served(BATCH_2, BATCH_2),
     "batch 4": Served(BATCH_4, BATCH_4),
     "one lane": Served({"CPU_THREADS": str(CORES)}),

@@ -39,7 +39,7 @@ def measure(size: str, children: int, *, served: bool) -> dict[str, float | int 
         "engine_server": SERVED[served],
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder, service(**settings) as stack:
-        path = write_wav(Path(folder) / "speech.wav", 10)
+        path = write_wav(Path(folder) / "speech.wav", 60)
         until(lambda: round_of_jobs(stack, path, children) == children, within_s=300)
         found = {role: pss_mb(pids) for role, pids in roles(stack).items()}
         told = {f"{role}_mb": megabytes for role, megabytes in found.items()}

@@ -17,6 +17,7 @@ import httpx
 
 from bench import recordings
 from stack.running import Stack
+from tests.processes import until
 
 RESULTS = Path(__file__).with_name("results") / "resume.json"
 KILL_AT = 90.0  # percent
@@ -42,11 +43,15 @@ def wait(http: httpx.Client, job_id: str, *, percent: float) -> Json:
 
 
 def attempt_seconds(stack: Stack, job_id: str, attempt: int) -> float:
-    """How long an attempt worked, from the worker's log."""
-    for line in (stack.data_dir / "logs" / "worker.log").read_text().splitlines():
-        if job_id in line and '"attempt.completed"' in line and json.loads(line)["attempt"] == attempt:
-            return float(json.loads(line)["seconds"])
-    raise LookupError("the attempt is not in the log")
+    """How long an attempt worked, from the workers' logs, which come a moment after the result."""
+    until(lambda: logged(stack, job_id, attempt), within_s=30)
+    return logged(stack, job_id, attempt)[0]
+
+
+def logged(stack: Stack, job_id: str, attempt: int) -> list[float]:
+    lines = "".join(log.read_text() for log in (stack.data_dir / "logs").glob("worker*.log")).splitlines()
+    told = [json.loads(line) for line in lines if job_id in line and '"attempt.completed"' in line]
+    return [float(one["seconds"]) for one in told if one["attempt"] == attempt]
 
 
 def run(hours: float) -> Json:

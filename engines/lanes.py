@@ -125,7 +125,7 @@ class Lanes:
         return answers
 
     def _watch(self) -> None:
-        """Over batches that hang; and after work, that memory goes back (see engines.supervisor)."""
+        """Over batches that hang; and after work, that memory goes back (see `memory.keep_freed`)."""
         trimmed = 0
         while not Event().wait(WATCH_S):
             if not self._since and trimmed != (trimmed := self._counts.batches):

@@ -134,9 +134,8 @@ class WindowedModel:
     def _detect(self, window: "Audio", link: Link) -> Language:
         with foreign_errors(), link.slot() as slot:
             self._here.link, self._here.slot, self._here.length_s = link, slot, len(window) / SAMPLE_RATE
-            frames = self._whisper.feature_extractor(window)[
-                ..., :-1
-            ]  # as `transcribe` cuts them: encoded once for both
+            found = self._whisper.feature_extractor(window)
+            frames = found[..., : max(1, found.shape[-1] - 1)]  # as `transcribe` has them: encoded once for both
             code, probability, _ = self._whisper.detect_language(features=frames)
             return Language(code, float(probability))
 

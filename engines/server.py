@@ -14,6 +14,7 @@ from typing import Any
 
 import errors
 from config import Settings, get_settings
+from engines import memory
 from engines.batcher import Row
 from engines.foreign import translate
 from engines.lanes import Lanes
@@ -130,6 +131,7 @@ def serve(path: Path, settings: Settings) -> None:
 
 
 def main() -> None:
+    memory.keep_freed()  # before the first thread: then all share one heap
     die_with_parent()
     path, device = sys.argv[1:]
     settings = get_settings()

@@ -23,7 +23,6 @@ from telemetry.events import emit
 ROOT = Path(__file__).parents[1]
 STEADY_S = 30.0  # a server that lived so long is started again at once, another one after a growing pause
 LONGEST_PAUSE_S = 10.0
-KEEP_FREED_MEMORY = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=4000000000:glibc.malloc.arena_max=1"
 
 
 @contextmanager
@@ -78,21 +77,13 @@ def keep_alive(path: Path, device: str) -> None:
     while True:
         path.unlink(missing_ok=True)
         started = monotonic()
-        with _start("engines.server", path, device, _server_environment(device)) as server:
+        with _start("engines.server", path, device, inherited_environment()) as server:
             signal.signal(signal.SIGTERM, partial(_leave, server))
             status = server.wait()
         lived_s = monotonic() - started
         emit("engine.died", device=device, status=status, seconds=round(lived_s, 1))
         pause_s = 0.0 if lived_s > STEADY_S else min(LONGEST_PAUSE_S, 2 * pause_s + 0.1)
         Event().wait(pause_s)
-
-
-def _server_environment(device: str) -> dict[str, str]:
-    """On a CPU the C library keeps freed memory: a window takes and frees 400 MB, and page faults cost a fifth of its
-    time. `Lanes` gives it back when there is nothing to do. glibc reads this at the start of a process only.
-    """
-    environment = inherited_environment()
-    return environment if device.startswith("cuda") else {"GLIBC_TUNABLES": KEEP_FREED_MEMORY} | environment
 
 
 def _leave(server: "subprocess.Popen[bytes]", signum: int, frame: FrameType | None) -> None:

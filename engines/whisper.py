@@ -111,15 +111,15 @@ class WhisperLoader:
         import ctranslate2
 
         before = memory.own_bytes()
-        model = ctranslate2.models.Whisper(
-            str(quantized.files_to_load(folder, compute_type, self._settings)),
-            device=self.device,
-            device_index=self.device_index,
-            compute_type=compute_type,
-            inter_threads=self.lanes,
-            intra_threads=self.threads,
-        )
-        memory.trim()  # converting float16 files to int8 leaves as much again behind
+        with memory.giving_back():
+            model = ctranslate2.models.Whisper(
+                str(quantized.files_to_load(folder, compute_type, self._settings)),
+                device=self.device,
+                device_index=self.device_index,
+                compute_type=compute_type,
+                inter_threads=self.lanes,
+                intra_threads=self.threads,
+            )
         taken = memory.model_bytes(folder / "model.bin", compute_type)
         if self.device == "cpu":
             taken = max(taken, memory.own_bytes() - before)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -163,3 +164,14 @@ def test_opening_an_engine_loads_no_native_library() -> None:
         check=True,
     )
     assert done.stdout == "[]\n"
+
+
+def test_what_the_operator_tells_malloc_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=lambda *pair: told.append(pair)))
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.arena_max=4")
+    memory.keep_freed()
+    assert told == []
+    monkeypatch.delenv("GLIBC_TUNABLES")
+    memory.keep_freed()
+    assert (memory.M_MMAP_MAX, 0) in told
