@@ -168,7 +168,9 @@ def test_opening_an_engine_loads_no_native_library() -> None:
 
 def test_what_the_operator_tells_malloc_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[int, int]] = []
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=lambda *pair: told.append(pair)))
+    monkeypatch.setattr(
+        "engines.memory.ctypes.CDLL", lambda _: SimpleNamespace(mallopt=lambda *pair: told.append(pair))
+    )
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.arena_max=4")
     memory.keep_freed()
     assert told == []
