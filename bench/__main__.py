@@ -10,6 +10,8 @@ from bench.measure import RESULTS
 BENCHES = {  # name: arguments for a run of minutes
     "engine": ("--sizes", "tiny", "base", "--seconds", "240", "--rounds", "3"),
     "service": ("--share", "0.1", "--rounds", "1"),
+    "priority": (),
+    "short_windows": ("--windows", "4"),
     "stages": ("--rounds", "3"),
     "queue": ("--jobs", "40", "--rounds", "3"),
     "memory_of_models": ("--size", "base", "--children", "1", "2"),
