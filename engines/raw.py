@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Encoding = NDArray[np.float32]  # (1, positions, width)
 
 Request = dict[str, Any]
-ENCODED_BYTES = 64_000_000  # 20 windows of `base`, 8 of `large-v3`: those that children still ask about
+KEPT_WINDOWS = 16  # those that children may still ask about; 3 MB each of `base`, 8 of `large-v3`
 
 
 class RawWhisper:
@@ -108,8 +108,8 @@ class RawWhisper:
 class Encodings:
     """What the encoder made of the last windows, by their names. Thread-safe."""
 
-    def __init__(self, most_bytes: int = ENCODED_BYTES) -> None:
-        self._most = most_bytes
+    def __init__(self, most: int = KEPT_WINDOWS) -> None:
+        self._most = most
         self._lock = Lock()
         self._kept: OrderedDict[str, Encoding] = OrderedDict()
 
@@ -122,7 +122,7 @@ class Encodings:
     def put(self, name: str, encoding: "Encoding") -> None:
         with self._lock:
             self._kept[name] = encoding
-            while len(self._kept) > 1 and sum(one.nbytes for one in self._kept.values()) > self._most:
+            if len(self._kept) > self._most:
                 self._kept.popitem(last=False)
 
 
