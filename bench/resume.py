@@ -4,16 +4,16 @@
 """
 
 import json
-import os
-import signal
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from bench import recordings
 from stack.running import Stack
@@ -42,6 +42,14 @@ def wait(http: httpx.Client, job_id: str, *, percent: float) -> Json:
         time.sleep(0.02)
 
 
+def kill_all_of(pid: int) -> None:
+    """A worker and its children at once: an orphan would finish what little is left."""
+    worker = psutil.Process(pid)
+    for process in (*worker.children(recursive=True), worker):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
 def attempt_seconds(stack: Stack, job_id: str, attempt: int) -> float:
     """How long an attempt worked, from the workers' logs, which come a moment after the result."""
     until(lambda: logged(stack, job_id, attempt), within_s=30)
@@ -56,14 +64,14 @@ def logged(stack: Stack, job_id: str, attempt: int) -> list[float]:
 
 def run(hours: float) -> Json:
     with tempfile.TemporaryDirectory() as folder:
-        path = recordings.write(Path(folder) / "long.wav", round(hours * 3600))
+        path = recordings.write_speech(Path(folder) / "long.wav", round(hours * 3600))
         settings: Json = {"whisper_model_size": "demo", "lease_seconds": LEASE_S, "log_format": "json"}
         with Stack(Path(folder) / "data", **settings) as stack, httpx.Client(base_url=stack.url, timeout=60) as http:
             undisturbed = submit(http, path)
             whole = wait(http, undisturbed, percent=100)
             disturbed = submit(http, path)
             killed_at = wait(http, disturbed, percent=KILL_AT)["progress"]
-            os.kill(stack.pid_of("worker"), signal.SIGKILL)
+            kill_all_of(stack.pid_of("worker"))
             resumed = wait(http, disturbed, percent=100)
             whole_s, rest_s = attempt_seconds(stack, undisturbed, 1), attempt_seconds(stack, disturbed, 2)
             return {
