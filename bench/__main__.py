@@ -10,7 +10,7 @@ from bench.measure import RESULTS
 BENCHES = {  # name: arguments for a run of minutes
     "engine": ("--sizes", "tiny", "base", "--seconds", "240", "--rounds", "3"),
     "service": ("--share", "0.1", "--rounds", "1"),
-    "priority": (),
+    "priority": ("--rounds", "3"),
     "short_windows": ("--windows", "4"),
     "stages": ("--rounds", "3"),
     "queue": ("--jobs", "40", "--rounds", "3"),

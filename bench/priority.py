@@ -3,6 +3,7 @@
 `python -m bench.priority`: a stack with a `base` of random weights. Promised: at most 3 x its time on an idle service.
 """
 
+import argparse
 import json
 import sys
 import tempfile
@@ -20,7 +21,6 @@ from bench.sounds import write_wav
 from stack.running import Stack
 
 RESULTS = Path(__file__).with_name("results") / "priority.json"
-ROUNDS = 7
 PROMISE = 3.0
 Json = dict[str, Any]
 
@@ -43,7 +43,7 @@ def seconds(http: httpx.Client, path: Path, size: str) -> float:
     return time.monotonic() - started
 
 
-def run() -> Json:
+def run(rounds: int) -> Json:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         chosen = str(model("base"))
@@ -51,23 +51,25 @@ def run() -> Json:
         settings: Json = {"model_allowed_paths": FOLDER, "whisper_model_size": chosen}
         with Stack(folder / "data", **settings) as stack, httpx.Client(base_url=stack.url, timeout=60) as http:
             seconds(http, short, chosen)  # loads it
-            idle = [seconds(http, short, chosen) for _ in range(ROUNDS)]
+            idle = [seconds(http, short, chosen) for _ in range(rounds)]
             busy_with = submit(http, long, model_size=chosen, temperature="0", language="en")
             while not http.get(f"/transcribe/{busy_with}").json()["progress"]:
                 time.sleep(0.1)
-            busy = [seconds(http, short, chosen) for _ in range(ROUNDS)]
+            busy = [seconds(http, short, chosen) for _ in range(rounds)]
     return {
         "idle_s": round(median(idle), 2),
         "busy_s": round(median(busy), 2),
         "ratio": round(median(busy) / median(idle), 2),
         "worst_ratio": round(max(busy) / median(idle), 2),
-        "rounds": ROUNDS,
+        "rounds": rounds,
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
 def main() -> int:
-    found = run()
+    parser = argparse.ArgumentParser(prog="bench.priority", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    found = run(parser.parse_args().rounds)
     RESULTS.write_text(json.dumps(found, indent=2) + "\n")
     print(json.dumps(found, indent=2))
     return 0 if found["ratio"] <= PROMISE else 1

@@ -17,7 +17,7 @@ def one_slot(running: Service) -> Iterator[None]:
 
 
 def test_fault_17_a_normal_job_is_done_before_the_end_of_a_flood_of_high_ones(service: Service) -> None:
-    flood = [service.submit(sleep=0.4, options={"priority": "high"}) for _ in range(scaled(20, 200))]
+    flood = [service.submit(sleep=0.4, options={"priority": "high"}) for _ in range(scaled(30, 200))]
     normal = service.submit()
     submitted = time.monotonic()
     service.completed(normal)
