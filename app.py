@@ -1,22 +1,48 @@
 """The API process: create_app(), lifespan, error handlers, mounts. No rule of its own, no model, no media."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from socket import socket
+from typing import Any
 
 import anyio.to_thread
 import uvicorn
 from alembic.config import Config as AlembicConfig
 from alembic.script import ScriptDirectory
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
-from api import batches, deps, health, jobs, operate, problems, transcribe
+from access.gate import Gate, any_key_exists
+from access.limits import RateLimiter
+from api import (
+    batches,
+    document,
+    events,
+    health,
+    jobs,
+    keys,
+    openai,
+    operate,
+    problems,
+    recording,
+    submit,
+    transcribe,
+    webhooks,
+)
 from api.admission import Admission
-from config import VERSION, Settings, get_settings
+from api.edge import Edge
+from api.watch import Watchers
+from config import VERSION, Settings, get_settings, split_list
 from storage import open_storage
 from telemetry.logs import configure_logs
 
 ROOT = Path(__file__).parent
+EXPOSED = (
+    "X-Request-ID Location Retry-After RateLimit-Limit RateLimit-Remaining RateLimit-Reset Idempotent-Replayed "
+    "Content-Disposition"
+).split()
+CORS: dict[str, Any] = {"allow_methods": ["*"], "allow_headers": ["*"], "expose_headers": EXPOSED}
 DESCRIPTION = """Submit recordings, poll for transcripts. Nothing accepted is ever lost.
 
 `curl -F file=@meeting.mp3 http://localhost:8000/transcribe/` answers with a `job_id`;
@@ -29,10 +55,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.storage = open_storage(settings)
     app.state.admission = Admission(settings, app.state.storage)
+    app.state.gate = Gate(settings)
+    app.state.rate_limiter = RateLimiter(settings)
+    app.state.watchers = Watchers(settings)
     app.state.schema_head = schema_head()
-    app.add_middleware(deps.RequestId)
+    if origins := split_list(settings.cors_origins):
+        app.add_middleware(CORSMiddleware, allow_origins=origins, **CORS)
+    app.add_middleware(Edge)
     problems.install(app)
-    for room in (transcribe, batches, jobs, operate, health):
+    document.install(app)
+    for room in (submit, transcribe, recording, events, batches, jobs, openai, webhooks, operate, keys, health):
         app.include_router(room.router)
     return app
 
@@ -41,7 +73,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """As many request threads as database connections: a request that runs never waits for a connection."""
     anyio.to_thread.current_default_thread_limiter().total_tokens = app.state.settings.db_pool_size
-    yield
+    async with app.state.watchers:
+        yield
+
+
+class Server(uvicorn.Server):
+    """Ends what is followed before it waits for its connections: uvicorn tells open streams nothing."""
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        self.config.app.state.watchers.stop()  # type: ignore[union-attr]
+        await super().shutdown(sockets)
 
 
 def schema_head() -> str | None:
@@ -53,19 +94,26 @@ def main() -> None:
     settings = get_settings()
     settings.require_servers()
     configure_logs(level=settings.log_level, fmt=settings.log_format, process="api")
-    if settings.is_open_without_key:
+    if settings.is_open_without_key and not any_key_exists():
         raise SystemExit(
-            f"HOST={settings.host} is open to others: set API_KEY (openssl rand -hex 24), or HOST=127.0.0.1"
+            f"HOST={settings.host} is open to others: make a key (python -m admin keys create NAME), "
+            "set API_KEY (openssl rand -hex 24), or keep HOST=127.0.0.1"
         )
-    uvicorn.run(
+    config = uvicorn.Config(
         create_app(settings),
         host=settings.host,
         port=settings.port,
+        http="h11",  # Edge refuses headers over its limit, which was tried with this parser
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=10,
     )
+    server = Server(config)
+    with suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        raise SystemExit(3)  # as uvicorn's own command; its log says why
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ Every setting is an environment variable of the same name, or a line in `.env`.
 import os
 import sys
 from functools import lru_cache
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Literal, Self
 
@@ -20,14 +20,16 @@ MODEL_SIZES = (
     "distil-small.en", "distil-medium.en", "distil-large-v2", "distil-large-v3", "distil-large-v3.5", "demo",
 )  # fmt: skip
 VERSION = "0.1.0"
-MIN_KEY_LENGTH = 16  # characters; shorter API keys are refused at start
+MIN_KEY_LENGTH = 16  # characters; shorter secrets are refused at start
+MIN_DIFFERENT = 6  # of them
+WEAK_WORDS = ("password", "changeme", "change-me", "change_me", "example", "default", "1234567", "qwerty")
 
 
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, env_file=".env", extra="ignore", case_sensitive=False)
 
     # Where things are
-    host: str = Field("127.0.0.1", description="Address the API binds to. Anything but loopback needs API_KEY.")
+    host: str = Field("127.0.0.1", description="Address the API binds to. Anything but loopback needs keys.")
     port: int = Field(8000, ge=0, le=65535, description="Port of the API.")
     data_dir: Path = Field(Path("var"), description="Everything that must survive a restart lies below this folder.")
     database_url: str = Field(
@@ -36,7 +38,31 @@ class Settings(BaseSettings):
     redis_url: SecretStr = Field(
         SecretStr(""), description="Redis 6.2+ or Valkey. Empty: `python -m stack` runs an embedded server."
     )
-    api_key: SecretStr = Field(SecretStr(""), description="When set, every route but /health needs it as Bearer token.")
+    storage_url: str = Field("", description="`s3://bucket/prefix` keeps recordings there. Empty: below DATA_DIR.")
+    s3_endpoint_url: str = Field("", description="Of an S3-compatible server; empty: Amazon's.")
+    s3_region: str = Field("", description="Region of the bucket; empty: as boto3 finds it.")
+
+    # Who may call
+    api_key: SecretStr = Field(
+        SecretStr(""), description="The operator's key: an admin. `admin keys create` makes more."
+    )
+    secret_key: SecretStr = Field(
+        SecretStr(""),
+        description="API keys and webhook secrets hang on it. Empty: made once, kept in DATA_DIR/secrets.",
+    )
+    oidc_issuer: str = Field("", description="OpenID Connect issuer whose bearer tokens are accepted, by its URL.")
+    oidc_audience: str = Field("", description="What `aud` of such a token must hold; needed with OIDC_ISSUER.")
+    oidc_jwks_url: str = Field("", description="Where its keys are; empty: as its discovery document says.")
+    oidc_role_claim: str = Field("roles", description="Claim with the roles; dots lead into objects.")
+    oidc_admin_role: str = Field("admin", description="Who has this role is an admin, everybody else a user.")
+    rate_limit_per_minute: int = Field(0, ge=0, description="Requests a minute and key, unless the key says; 0: any.")
+    rate_limit_fail_open: bool = Field(True, description="Whether requests pass while Redis, which counts, is away.")
+    quota_waiting_jobs: int = Field(0, ge=0, description="Jobs of one key that may wait at once; 0: any.")
+    quota_audio_hours_per_day: float = Field(0, ge=0, description="Hours of audio a key may submit in 24 h; 0: any.")
+    cors_origins: str = Field("", description="Origins, ','-separated, whose pages may call the API; empty: none.")
+    outbound_allow: str = Field(
+        "", description="Networks (CIDR, ','-separated) that `url` and `webhook_url` may reach although private."
+    )
 
     # Engine
     whisper_model_size: str = Field("base", description="Model used when a request names none.")
@@ -105,6 +131,10 @@ class Settings(BaseSettings):
     )
     event_retention_days: float = Field(90, ge=0, description="Likewise the history of final jobs; 0: never.")
 
+    # Webhooks
+    webhook_timeout_seconds: float = Field(15, gt=0, description="Time a receiver has to answer.")
+    webhook_concurrency: int = Field(8, ge=1, description="Deliveries at once in a worker of the webhooks queue.")
+
     # Database
     db_pool_size: int = Field(10, ge=1, description="Connections per API process; also its request threads.")
     db_statement_timeout_ms: int = Field(10_000, ge=100, description="Longest SQL statement, in milliseconds.")
@@ -122,10 +152,20 @@ class Settings(BaseSettings):
             raise ValueError("MODEL_POOL_MAX_SIZE must be at least MODEL_POOL_SIZE")
         if not is_model_name(self.whisper_model_size) and "/" not in self.whisper_model_size:
             raise ValueError(f"WHISPER_MODEL_SIZE must be one of {', '.join(MODEL_SIZES)}, or a path")
-        key = self.api_key.get_secret_value()
-        if key and len(key) < MIN_KEY_LENGTH:
-            raise ValueError(f"API_KEY must have at least {MIN_KEY_LENGTH} characters: openssl rand -hex 24")
+        for name in ("api_key", "secret_key"):
+            refuse_weak(name.upper(), getattr(self, name).get_secret_value())
+        if self.oidc_issuer and not self.oidc_audience:
+            raise ValueError("OIDC_ISSUER needs OIDC_AUDIENCE, or tokens for other services would be accepted")
+        if self.storage_url and not self.storage_url.startswith("s3://"):
+            raise ValueError("STORAGE_URL must be s3://BUCKET or s3://BUCKET/PREFIX, or empty for files below DATA_DIR")
+        for network in split_list(self.outbound_allow):
+            ip_network(network, strict=False)
         return self
+
+    @property
+    def has_configured_access(self) -> bool:
+        """Whether callers must show a key or token, whatever the database says."""
+        return bool(self.api_key.get_secret_value() or self.oidc_issuer)
 
     @property
     def models_dir(self) -> Path:
@@ -156,7 +196,7 @@ class Settings(BaseSettings):
 
     @property
     def queues(self) -> tuple[str, ...]:
-        return tuple(name.strip() for name in self.worker_queues.split(",") if name.strip())
+        return tuple(split_list(self.worker_queues))
 
     def require_servers(self) -> None:
         """For processes that are started alone; the stack starts its own servers."""
@@ -167,12 +207,26 @@ class Settings(BaseSettings):
 
     @property
     def is_open_without_key(self) -> bool:
-        """True where strangers could call the API: refused at start."""
-        return not self.api_key.get_secret_value() and not is_loopback(self.host)
+        """True where strangers could call the API, unless there are keys in the database: refused at start."""
+        return not self.has_configured_access and not is_loopback(self.host)
 
 
 def is_model_name(name: str) -> bool:
     return name in MODEL_SIZES
+
+
+def split_list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def refuse_weak(name: str, secret: str) -> None:
+    """A secret that is given at all must be one that nobody guesses."""
+    has_weak_word = any(word in secret.lower() for word in WEAK_WORDS)
+    is_guessable = has_weak_word or len(set(secret)) < MIN_DIFFERENT or secret in (2 * secret)[1:-1]  # a repetition
+    if secret and (len(secret) < MIN_KEY_LENGTH or is_guessable):
+        raise ValueError(
+            f"{name} is too weak: at least {MIN_KEY_LENGTH} characters, not a word or an example: openssl rand -hex 24"
+        )
 
 
 def is_loopback(host: str) -> bool:
@@ -187,6 +241,19 @@ def is_loopback(host: str) -> bool:
 @lru_cache
 def get_settings() -> Settings:
     return Settings()
+
+
+def adopt_running_stack() -> None:
+    """For commands beside `make run`: take the servers that it says it runs, where the settings name none."""
+    settings = get_settings()
+    given = {"DATABASE_URL": settings.database_url, "REDIS_URL": settings.redis_url.get_secret_value()}
+    try:
+        lines = (settings.data_dir / "secrets" / "servers.env").read_text().splitlines()
+    except FileNotFoundError:
+        return
+    told = dict(line.split("=", 1) for line in lines if "=" in line)
+    os.environ.update({name: told[name] for name, url in given.items() if not url and name in told})
+    get_settings.cache_clear()
 
 
 def inherited_environment() -> dict[str, str]:

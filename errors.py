@@ -2,12 +2,18 @@
 
 ServiceError
 ├── Refused                     the caller can mend it
-│   ├── InvalidOption 422 · NotFound 404 · Conflict 409 · Unauthorized 401
-│   └── TooLarge 413 · UnsupportedMedia 415
+│   ├── InvalidOption 422 · NotFound 404 · Conflict 409 (InFlight) · Unauthorized 401 · Forbidden 403
+│   ├── TooLarge 413 · UnsupportedMedia 415
+│   ├── RangeRefused 416
+│   ├── KeyReused 422           an Idempotency-Key that came with another payload before
+│   ├── TooManyRequests 429     the caller's rate limit · QuotaExceeded
+│   ├── AddressRefused 422      an address that we do not call for anybody
+│   └── FetchRefused 422        the far server has no such recording, or one that is too large
 ├── Unavailable 503             the database or another part is away
 │   └── Overloaded              too much is waiting, or the disk is nearly full
 ├── MediaError                  the recording itself: never retried as it is
 │   └── UndecodableAudio · NoAudioStream · AudioTooLong
+├── FetchFailed 502             the far server did not answer, or not to the end: retried
 ├── DecoderCrashed              the decoding process died or hung: retried
 ├── DeadlinePassed              the attempt took too long and was ended: retried
 ├── EngineError                 the engine raised
@@ -53,6 +59,11 @@ class Unauthorized(Refused):
     status = 401
 
 
+class Forbidden(Refused):
+    code = "forbidden"
+    status = 403
+
+
 class NotFound(Refused):
     code = "not_found"
     status = 404
@@ -63,6 +74,10 @@ class Conflict(Refused):
     status = 409
 
 
+class InFlight(Conflict):
+    code = "in_flight"
+
+
 class TooLarge(Refused):
     code = "too_large"
     status = 413
@@ -71,6 +86,44 @@ class TooLarge(Refused):
 class UnsupportedMedia(Refused):
     code = "unsupported_media"
     status = 415
+
+
+class RangeRefused(Refused):
+    code = "range_not_satisfiable"
+    status = 416
+
+
+class KeyReused(Refused):
+    code = "idempotency_key_reused"
+    status = 422
+
+
+class TooManyRequests(Refused):
+    code = "rate_limited"
+    status = 429
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class QuotaExceeded(TooManyRequests):
+    code = "quota_exceeded"
+
+
+class AddressRefused(Refused):
+    code = "address_refused"
+    status = 422
+
+
+class FetchRefused(Refused):
+    code = "fetch_refused"
+    status = 422
+
+
+class FetchFailed(ServiceError):
+    code = "fetch_failed"
+    status = 502
 
 
 class Unavailable(ServiceError):

@@ -39,14 +39,19 @@ class Batch(Base):
     __tablename__ = "batches"
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    owner: Mapped[str] = mapped_column(server_default="")  # as Job.owner
     refused: Mapped[list[Json]] = mapped_column(JSONB(), server_default=text("'[]'"))  # files that made no job
+    webhook_url: Mapped[str | None]  # told when every job is final
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (Index("ix_batches_owner_newest", "owner", "created_at", "id"),)
 
 
 class Job(Base):
     __tablename__ = "transcription_jobs"
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    owner: Mapped[str] = mapped_column(server_default="")  # access.Caller.owner; empty: whoever needs no key
     batch_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("batches.id"))
     request_id: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())  # differs within a batch
@@ -54,7 +59,8 @@ class Job(Base):
     # What was asked; never changed after the insert, so that a replay asks the same
     filename: Mapped[str]
     storage_key: Mapped[str]
-    size_bytes: Mapped[int] = mapped_column(BigInteger())
+    source_url: Mapped[str | None]  # a worker fetches it to storage_key before it decodes
+    size_bytes: Mapped[int] = mapped_column(BigInteger())  # 0 until it is fetched
     sha256: Mapped[str]
     model_size: Mapped[str]
     language: Mapped[str | None]
@@ -63,6 +69,9 @@ class Job(Base):
     options: Mapped[Json] = mapped_column(server_default=text("'{}'"))  # the rest of transcript.DecodeOptions
     meta: Mapped[Json] = mapped_column("metadata", server_default=text("'{}'"))
     delete_after_s: Mapped[int | None]  # counted from the moment it is final
+    webhook_url: Mapped[str | None]
+    attach_key: Mapped[str | None]  # equal for equal requests of one caller to /v1, which wait for one job together
+    answered_at: Mapped[datetime | None]  # such a request had its answer: the next one is a job of its own
 
     # Where it stands; written by jobs/states.py alone
     status: Mapped[str] = mapped_column(server_default="pending")
@@ -87,6 +96,7 @@ class Job(Base):
     progress: Mapped[float] = mapped_column(server_default="0")  # percent
 
     # What attempts have found out; kept for the next one
+    download: Mapped[Json | None]  # of source_url: {received_bytes, total_bytes}
     audio: Mapped[Json | None]
     position_s: Mapped[float] = mapped_column(server_default="0")  # everything before is transcribed
     detected_language: Mapped[str | None]
@@ -98,7 +108,7 @@ class Job(Base):
         CheckConstraint("priority IN ('high','normal')", name="priority"),
         CheckConstraint("task IN ('transcribe','translate')", name="task"),
         CheckConstraint("progress BETWEEN 0 AND 100", name="progress"),
-        CheckConstraint("size_bytes > 0", name="size"),
+        CheckConstraint("size_bytes > 0 OR (size_bytes = 0 AND source_url IS NOT NULL)", name="size"),
         CheckConstraint(
             "(status = 'processing') = (num_nulls(lease_until, deadline_at, claimed_by) = 0)",
             name="lease",
@@ -108,12 +118,19 @@ class Job(Base):
         CheckConstraint("status <> 'failed' OR error_code IS NOT NULL", name="failed_says_why"),
         # The relay's reads, each a short range however large the table is
         Index(
-            "ix_jobs_waiting",
+            "ix_jobs_waiting_by_owner",
             "retrying",
             "priority",
+            "owner",
             "run_at",
             "created_at",
             postgresql_where=text("status = 'pending'"),
+        ),
+        Index(
+            "ix_jobs_rung",
+            "queue",
+            "published_at",
+            postgresql_where=text("status = 'pending' AND published_at IS NOT NULL"),
         ),
         Index("ix_jobs_leases", "lease_until", postgresql_where=text("status = 'processing'")),
         # Housekeeping
@@ -123,6 +140,8 @@ class Job(Base):
         # Keyset pages: newest first, alone and by each filter
         Index("ix_jobs_newest", "created_at", "id"),
         Index("ix_jobs_status_newest", "status", "created_at", "id"),
+        Index("ix_jobs_owner_newest", "owner", "created_at", "id", postgresql_where=text("owner <> ''")),
+        Index("ix_jobs_attach", "attach_key", postgresql_where=text("attach_key IS NOT NULL")),
         Index("ix_jobs_batch", "batch_id", "created_at", "id", postgresql_where=text("batch_id IS NOT NULL")),
     )
 
@@ -223,3 +242,98 @@ class Process(Base):
         CheckConstraint("kind IN ('worker','relay')", name="kind"),
         Index("ix_processes_worker", "worker", "seen_at"),
     )
+
+
+class ApiKey(Base):
+    """Who may call. The key itself is nowhere: only an HMAC of it."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    name: Mapped[str]
+    role: Mapped[str]
+    hint: Mapped[str]  # its first characters, for people to tell keys apart
+    hmac: Mapped[str] = mapped_column(unique=True)
+    rate_limit_per_minute: Mapped[int | None]  # None: the setting's, as the next two
+    quota_waiting_jobs: Mapped[int | None]
+    quota_audio_hours_per_day: Mapped[float | None]
+    delete_after_s: Mapped[int | None]  # jobs of this key are kept no longer after they are final
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+
+    __table_args__ = (CheckConstraint("role IN ('user','admin')", name="role"),)
+
+
+class IdempotencyKey(Base):
+    """What a caller's key has made; written with it, in one transaction."""
+
+    __tablename__ = "idempotency_keys"
+
+    owner: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    fingerprint: Mapped[str]  # SHA-256 of the request
+    job_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("transcription_jobs.id", ondelete="CASCADE"))
+    batch_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("batches.id", ondelete="CASCADE"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (
+        Index("ix_idempotency_keys_created_at", "created_at"),
+        Index("ix_idempotency_keys_job_id", "job_id", postgresql_where=text("job_id IS NOT NULL")),
+        Index("ix_idempotency_keys_batch_id", "batch_id", postgresql_where=text("batch_id IS NOT NULL")),
+    )
+
+
+class WebhookDelivery(Base):
+    """One message to one receiver, from the moment its job is final until it is delivered or given up."""
+
+    __tablename__ = "webhook_deliveries"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    owner: Mapped[str]
+    job_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("transcription_jobs.id", ondelete="CASCADE"))
+    batch_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("batches.id", ondelete="CASCADE"))
+    url: Mapped[str]
+    type: Mapped[str]
+    payload: Mapped[Json]
+    state: Mapped[str] = mapped_column(server_default="pending")
+    tries: Mapped[int] = mapped_column(server_default="0")
+    next_try_at: Mapped[datetime | None] = mapped_column(server_default=func.now())  # None once it is not pending
+    published_at: Mapped[datetime | None]  # when its doorbell was last rung
+    response_status: Mapped[int | None]  # of the last try
+    error: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    finished_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint("state IN ('pending','delivered','failed','disabled')", name="state"),
+        CheckConstraint("(state = 'pending') = (next_try_at IS NOT NULL)", name="next_try"),
+        CheckConstraint("(state = 'pending') = (finished_at IS NULL)", name="finished"),
+        CheckConstraint("num_nonnulls(job_id, batch_id) = 1", name="subject"),
+        Index("ix_webhook_deliveries_due", "next_try_at", postgresql_where=text("state = 'pending'")),
+        Index("ix_webhook_deliveries_job", "job_id"),
+        Index("uq_webhook_deliveries_batch", "batch_id", unique=True, postgresql_where=text("batch_id IS NOT NULL")),
+        Index("ix_webhook_deliveries_newest", "created_at", "id"),
+        Index("ix_webhook_deliveries_owner_newest", "owner", "created_at", "id"),
+    )
+
+
+class WebhookSecret(Base):
+    """Which secret signs an owner's webhooks: it is derived from SECRET_KEY, the owner and this number."""
+
+    __tablename__ = "webhook_secrets"
+
+    owner: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(server_default="1")
+    rotated_at: Mapped[datetime | None]  # the one before signs too, for a while
+
+
+class DisabledReceiver(Base):
+    """A receiver that answered 410 Gone: nothing more is sent there, unless a replay succeeds."""
+
+    __tablename__ = "disabled_receivers"
+
+    owner: Mapped[str] = mapped_column(primary_key=True)
+    url: Mapped[str] = mapped_column(primary_key=True)
+    disabled_at: Mapped[datetime] = mapped_column(server_default=func.now())

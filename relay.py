@@ -1,4 +1,4 @@
-"""The relay process: rings the doorbells, expires leases, follows up dead letters. No media, no engine.
+"""The relay process: rings the doorbells, of webhooks too, expires leases, follows up dead letters. No media.
 
 Woken by NOTIFY and by a tick. Two or more may run; one leads at a time.
 """
@@ -8,6 +8,7 @@ import select
 import signal
 import socket
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf
 from threading import Event
 from time import monotonic, time
@@ -23,10 +24,12 @@ from config import Settings, get_settings
 from database import connect_arguments, database_url, transaction
 from jobs import presence, sweep
 from jobs.housekeeping import Housekeeper
+from jobs.routing import WEBHOOKS
 from jobs.states import NOTIFY_CHANNEL
 from storage import open_storage
 from telemetry.events import emit
 from telemetry.logs import configure_logs
+from webhooks import doorbells
 
 FORGET_EVERY_S = 60
 
@@ -107,10 +110,15 @@ class Relay:
         try:
             with transaction() as session:
                 if sweep.try_lead(session):
-                    sweep.ring_waiting(session, self._settings, queue_length=tasks.queue_length, ring=tasks.ring)
-                    sweep.ring_dead_letters(session, queue_length=tasks.queue_length, ring=tasks.ring_dead_letter)
+                    self._ring_all(session)
         except tasks.BROKER_ERRORS as reason:
             emit("relay.redis_away", reason=type(reason).__name__)
+
+    def _ring_all(self, session: Session) -> None:
+        length = tasks.queue_length
+        sweep.ring_waiting(session, self._settings, queue_length=length, ring=tasks.ring)
+        sweep.ring_dead_letters(session, queue_length=length, ring=tasks.ring_dead_letter)
+        doorbells.ring_due(session, self._settings, queue_length=partial(length, WEBHOOKS), ring=tasks.ring_webhook)
 
     def _wait(self) -> None:
         """Until somebody notifies or a tick has passed; without a listening connection, just the tick."""

@@ -1,6 +1,7 @@
 """The worker process: Celery's main, and what each prefork child needs. Drains on SIGTERM.
 
 The parent never loads a model and never touches the GPU: a model loaded before a fork hangs the child for ever.
+A worker of the webhooks queue alone has threads instead of children, and knows no engine.
 """
 
 import gc
@@ -20,8 +21,8 @@ import errors
 from celery_app import app
 from config import Settings, get_settings, set_environment
 from database import init_db
-from engines.supervisor import engine_servers
-from jobs.presence import Identity, new_birth
+from jobs.presence import Identity, Presence, new_birth
+from jobs.routing import WEBHOOKS
 from telemetry.events import emit
 from telemetry.logs import configure_logs
 
@@ -33,6 +34,26 @@ def main() -> None:
     settings = get_settings()
     settings.require_servers()
     configure_logs(level=settings.log_level, fmt=settings.log_format, process="worker")
+    signals.setup_logging.connect(lambda **_: None, weak=False)  # configure_logs has done it
+    if settings.queues == (WEBHOOKS,):
+        _deliver_webhooks(settings)
+    else:
+        _transcribe(settings)
+
+
+def _deliver_webhooks(settings: Settings) -> None:
+    pid = os.getpid()
+    presence = Presence(Identity("worker", socket.gethostname(), pid, pid, settings.queues), settings, dict)
+    presence.start()
+    try:
+        app.worker_main(_arguments(settings, pool="threads", concurrency=settings.webhook_concurrency))
+    finally:
+        presence.stop()
+
+
+def _transcribe(settings: Settings) -> None:
+    from engines.supervisor import engine_servers
+
     os.nice(YIELD)
     with tempfile.TemporaryDirectory(prefix="whisper-queue-") as folder:
         drain_file = Path(folder) / "drain"  # exists once this process was told to stop; children look for it
@@ -45,7 +66,7 @@ def main() -> None:
             if servers:
                 _import_for_children()
             _connect_signals(settings, drain_file, servers)
-            app.worker_main(_arguments(settings))
+            app.worker_main(_arguments(settings, pool="prefork", concurrency=settings.celery_concurrency))
 
 
 def _import_for_children() -> None:
@@ -57,11 +78,11 @@ def _import_for_children() -> None:
     gc.freeze()  # collections in the children do not touch, and so copy, what they share
 
 
-def _arguments(settings: Settings) -> list[str]:
+def _arguments(settings: Settings, *, pool: str, concurrency: int) -> list[str]:
     return [
         "worker",
-        "--pool=prefork",
-        f"--concurrency={settings.celery_concurrency}",
+        f"--pool={pool}",
+        f"--concurrency={concurrency}",
         f"--queues={','.join(settings.queues)}",
         f"--hostname=worker-{os.getpid()}@{socket.gethostname()}",
         f"--loglevel={settings.log_level}",
@@ -81,7 +102,6 @@ def _connect_signals(settings: Settings, drain_file: Path, servers: list[Path]) 
         identity = Identity("worker", socket.gethostname(), main_pid, pid, settings.queues, born)
         _prepare_child(settings, identity, drain_file, servers)
 
-    signals.setup_logging.connect(lambda **_: None, weak=False)  # configure_logs has done it
     signals.worker_shutting_down.connect(drain, weak=False)
     signals.worker_process_init.connect(prepare_child, weak=False)
 
@@ -91,8 +111,6 @@ def _prepare_child(settings: Settings, identity: Identity, drain_file: Path, ser
 
     A lease that runs out while no child of its worker is seen counts as the death of the whole worker.
     """
-    from jobs.presence import Presence
-
     init_db()
     configure_logs(level=settings.log_level, fmt=settings.log_format, process="worker")
     counted: list[Callable[[], dict[str, Any]]] = []  # until there is a pool, nothing is

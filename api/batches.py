@@ -1,24 +1,32 @@
-"""GET /batches/{batch_id}: how the jobs of one batch stand."""
+"""/batches/{batch_id}: how the jobs of one batch stand; their transcripts in one archive; cancel all of them."""
 
 from collections import Counter
+from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Query
+from fastapi.responses import StreamingResponse
 
-from api.deps import AppSettings, ReadSession, require_key
+import errors
+from api.deps import AppSettings, CallerOf, ReadSession, authenticated
+from api.files import FormatName, archive, disposition
 from api.present import job_summary
 from api.problems import documented
-from api.schemas import BatchOut, RequestCounts
-from jobs import read
+from api.schemas import BatchCancelled, BatchOut, RequestCounts
+from database import transaction
+from jobs import cancel, read
 from jobs.states import Status
+from telemetry.events import emit
 
-router = APIRouter(prefix="/batches", tags=["transcribe"], dependencies=[Depends(require_key)])
+ZIP = "application/zip"
+Formats = Annotated[list[FormatName], Query(alias="format", description="Repeat it for several.", max_length=5)]
+router = APIRouter(prefix="/batches", tags=["transcribe"], dependencies=[Depends(authenticated)])
 
 
-@router.get("/{batch_id}", responses=documented(401, 404, 503))
-def get_batch(batch_id: UUID, session: ReadSession, settings: AppSettings) -> BatchOut:
+@router.get("/{batch_id}", responses=documented(401, 404, 422, 429, 503))
+def get_batch(batch_id: UUID, session: ReadSession, settings: AppSettings, caller: CallerOf) -> BatchOut:
     """Counts and jobs of a batch; `completed` when none of its jobs can change any more."""
-    batch, jobs = read.batch_jobs(session, batch_id)
+    batch, jobs = read.batch_jobs(session, batch_id, caller.scope)
     counts = Counter(Status(job.status) for job in jobs)
     return BatchOut(
         batch_id=batch.id,
@@ -33,3 +41,32 @@ def get_batch(batch_id: UUID, session: ReadSession, settings: AppSettings) -> Ba
         jobs=[job_summary(job, settings) for job in jobs],
         errors=batch.refused,
     )
+
+
+@router.get(
+    "/{batch_id}/results",
+    response_class=StreamingResponse,
+    responses={
+        **documented(401, 404, 409, 422, 429, 503),
+        200: {"description": "A zip archive.", "content": {ZIP: {"schema": {"type": "string", "format": "binary"}}}},
+    },
+)
+def get_results(
+    batch_id: UUID, session: ReadSession, caller: CallerOf, formats: Formats = ["txt", "srt", "json"]  # noqa: B006 FastAPI copies it
+) -> StreamingResponse:
+    """The transcripts of a batch as a zip, with an index.json of all its jobs. 409 while none is completed."""
+    _, jobs = read.batch_jobs(session, batch_id, caller.scope)
+    if not any(job.status == Status.COMPLETED for job in jobs):
+        raise errors.Conflict(f"No job of this batch is completed. GET /batches/{batch_id} says more.")
+    stream = archive([job.id for job in jobs], tuple(dict.fromkeys(formats)))
+    headers = {"Content-Disposition": disposition(f"batch-{batch_id}.zip")}
+    return StreamingResponse(stream, media_type=ZIP, headers=headers)
+
+
+@router.delete("/{batch_id}", responses=documented(401, 404, 422, 429, 503))
+def cancel_batch(batch_id: UUID, caller: CallerOf) -> BatchCancelled:
+    """Cancel every job of a batch that is pending or processing; the others stay as they are."""
+    with transaction() as session:
+        jobs = cancel.cancel_batch(session, batch_id, caller.scope)
+    emit("batch.cancelled", batch_id=str(batch_id), jobs=len(jobs))
+    return BatchCancelled(batch_id=batch_id, cancelled=[job.id for job in jobs])

@@ -1,30 +1,29 @@
-"""What routes depend on: settings, storage, a session, who is calling; and the request id around every request."""
+"""What routes depend on: settings, storage, a session, and who is calling."""
 
-import hmac
-import re
-import uuid
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated
+from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
 from sqlalchemy.orm import Session
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import HTTPConnection
 
 import errors
-from config import Settings
+from access.caller import ANYBODY, Caller
+from access.gate import Gate
+from access.limits import RateLimiter
+from config import Settings, is_loopback
 from database import transaction
 from storage import Storage
-from telemetry.logs import log_context
-
-_ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._-]{8,128}")
 
 
-def get_settings(request: Request) -> Settings:
+def get_settings(request: HTTPConnection) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
 
 
-def get_storage(request: Request) -> Storage:
+def get_storage(request: HTTPConnection) -> Storage:
     storage: Storage = request.app.state.storage
     return storage
 
@@ -35,47 +34,47 @@ def reading() -> Iterator[Session]:
         yield session
 
 
-def require_key(request: Request) -> None:
-    """`Authorization: Bearer KEY` or `X-API-Key: KEY`, where the operator has set one."""
-    expected = get_settings(request).api_key.get_secret_value()
-    if not expected:
-        return
+async def authenticated(request: HTTPConnection) -> Caller:
+    """Who calls, by `Authorization: Bearer KEY` or `X-API-Key: KEY`; counted against their rate limit."""
+    gate: Gate = request.app.state.gate
+    token = _token(request)
+    caller = gate.recall(token)
+    if caller is None:
+        caller = await run_in_threadpool(gate.admit, token)
+    if caller is ANYBODY:
+        refuse_web_pages(request)
+    if caller.rate_limit_per_minute:
+        limiter: RateLimiter = request.app.state.rate_limiter
+        window = await run_in_threadpool(limiter.hit, caller)
+        request.state.rate_headers = window.headers
+        window.raise_if_exceeded()
+    return caller
+
+
+def refuse_web_pages(request: HTTPConnection) -> None:
+    """Where no key is needed, a page in the operator's browser must not use that: not across sites, nor by a name that
+    its owner has pointed at this machine (DNS rebinding).
+    """
+    host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
+    if not is_loopback(host) or request.headers.get("sec-fetch-site") == "cross-site":
+        raise errors.Forbidden(
+            "Without a key this service answers only programs on its own machine, at http://127.0.0.1."
+        )
+
+
+def _token(request: HTTPConnection) -> str:
     scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
-    given = bearer.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
-    if not hmac.compare_digest(given.encode(), expected.encode()):
-        raise errors.Unauthorized("This service needs an API key: send it as 'Authorization: Bearer KEY'.")
+    return bearer.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
+
+
+async def an_admin(caller: Annotated[Caller, Depends(authenticated)]) -> Caller:
+    if not caller.is_admin:
+        raise errors.Forbidden("This needs a key with the role admin. Yours has the role user.")
+    return caller
 
 
 ReadSession = Annotated[Session, Depends(reading, scope="function")]
 AppSettings = Annotated[Settings, Depends(get_settings)]
 AppStorage = Annotated[Storage, Depends(get_storage)]
-
-
-class RequestId:
-    """Gives every request an id, in its log lines and in the X-Request-ID header of the response."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        request_id = scope["request_id"] = _given_id(scope) or uuid.uuid4().hex
-
-        async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers: list[tuple[bytes, bytes]] = message.setdefault("headers", [])
-                headers.append((b"x-request-id", request_id.encode()))
-            await send(message)
-
-        with log_context(request_id=request_id):
-            await self._app(scope, receive, send_with_id)
-
-
-def _given_id(scope: dict[str, Any] | Scope) -> str | None:
-    """The caller's own id, if it is fit for a log line."""
-    for name, value in scope["headers"]:
-        if name == b"x-request-id" and _ACCEPTABLE_ID.fullmatch(value.decode("latin-1")):
-            return str(value.decode("latin-1"))
-    return None
+CallerOf = Annotated[Caller, Depends(authenticated)]
+__all__ = ["AppSettings", "AppStorage", "CallerOf", "ReadSession", "Request", "an_admin", "authenticated"]

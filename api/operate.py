@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response, status
 
-from api.deps import AppSettings, AppStorage, ReadSession, require_key
+from api.deps import AppSettings, AppStorage, ReadSession, an_admin
 from api.present import error_detail, error_list, error_out
 from api.problems import documented
 from api.schemas import Accepted, AdminHealth, ErrorDetail, ErrorOut, ListOut, Replayed
@@ -15,10 +15,10 @@ from jobs import dead
 from telemetry.events import emit
 
 Resolved = Annotated[bool | None, Query(description="`false`: only open ones; `true`: only resolved ones.")]
-router = APIRouter(prefix="/admin", tags=["admin"], dependencies=[Depends(require_key)])
+router = APIRouter(prefix="/admin", tags=["admin"], dependencies=[Depends(an_admin)])
 
 
-@router.get("/health", responses={503: {"model": AdminHealth}, **documented(401)})
+@router.get("/health", responses={**documented(401, 403, 429), 503: {"model": AdminHealth}})
 def admin_health(request: Request, response: Response, settings: AppSettings, storage: AppStorage) -> AdminHealth:
     """The state of every part. 200 when all is well, 503 with the same body when not."""
     health = survey(settings, storage, request.app.state.admission)
@@ -27,7 +27,7 @@ def admin_health(request: Request, response: Response, settings: AppSettings, st
     return health
 
 
-@router.get("/errors", responses=documented(401, 404, 422, 503))
+@router.get("/errors", responses=documented(401, 403, 404, 422, 429, 503))
 def list_errors(
     session: ReadSession,
     resolved: Resolved = None,
@@ -39,7 +39,7 @@ def list_errors(
     return error_list(dead.list_errors(session, resolved=resolved, error_type=error_type, limit=limit, after=after))
 
 
-@router.post("/errors/replay", status_code=status.HTTP_202_ACCEPTED, responses=documented(401, 503))
+@router.post("/errors/replay", status_code=status.HTTP_202_ACCEPTED, responses=documented(401, 403, 422, 429, 503))
 def replay_matching(error_type: str | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> Replayed:
     """Replay open dead letters, the oldest first; all, or those of one type."""
     with transaction() as session:
@@ -48,7 +48,7 @@ def replay_matching(error_type: str | None = None, limit: Annotated[int, Query(g
     return Replayed(job_ids=job_ids)
 
 
-@router.get("/errors/{error_id}", responses=documented(401, 404, 503))
+@router.get("/errors/{error_id}", responses=documented(401, 403, 404, 422, 429, 503))
 def get_error(error_id: UUID, session: ReadSession, settings: AppSettings) -> ErrorDetail:
     """One dead letter with its stack trace and its job."""
     return error_detail(session, dead.get_error(session, error_id), settings)
@@ -57,7 +57,7 @@ def get_error(error_id: UUID, session: ReadSession, settings: AppSettings) -> Er
 @router.post(
     "/errors/{error_id}/replay",
     status_code=status.HTTP_202_ACCEPTED,
-    responses=documented(401, 404, 409, 503),
+    responses=documented(401, 403, 404, 409, 422, 429, 503),
 )
 def replay_error(error_id: UUID) -> Accepted:
     """Try the job again with every original parameter; the dead letter is resolved."""
@@ -67,7 +67,7 @@ def replay_error(error_id: UUID) -> Accepted:
     return Accepted(job_id=job.id, status="pending", status_url=f"/transcribe/{job.id}", created_at=job.created_at)
 
 
-@router.post("/errors/{error_id}/resolve", responses=documented(401, 404, 503))
+@router.post("/errors/{error_id}/resolve", responses=documented(401, 403, 404, 422, 429, 503))
 def resolve_error(error_id: UUID) -> ErrorOut:
     """Close a dead letter without trying again. The job stays failed."""
     with transaction() as session:

@@ -44,6 +44,8 @@ def _summary(job: Job, settings: Settings) -> dict[str, Any]:
         "max_attempts": settings.max_failures,
         "next_attempt_at": job.run_at if job.status == Status.PENDING and job.attempt else None,
         "error": None if job.error_code is None else ErrorInfo(code=job.error_code, message=job.error_message or ""),
+        "source_url": job.source_url,
+        "download": job.download,
         "audio": job.audio,
         "metadata": job.meta,
         "created_at": job.created_at,

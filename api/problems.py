@@ -1,4 +1,7 @@
-"""Errors as application/problem+json (RFC 9457): what happened, what was expected, what to do. Never a stack trace."""
+"""Errors as application/problem+json (RFC 9457): what happened, what was expected, what to do. Never a stack trace.
+
+Below /v1 they have the shape and, where there is one, the code that OpenAI's clients know.
+"""
 
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -15,6 +18,13 @@ import errors
 from telemetry.events import emit
 
 MEDIA_TYPE = "application/problem+json"
+REFERENCE = {"$ref": "#/components/schemas/Problem"}  # api/document.py sees to it that it is there
+OPENAI_PATHS = "/v1/"
+OPENAI_CODES = {
+    "unauthorized": "invalid_api_key",
+    "rate_limited": "rate_limit_exceeded",
+    "invalid_option": "invalid_value",
+}
 
 
 class FieldProblem(BaseModel):
@@ -36,11 +46,49 @@ class Problem(BaseModel):
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """`responses=` of a route that may answer with these problems."""
+    """`responses=` of a route that may answer with these; who shows a key may lack the right, or have had enough."""
+    all_of_them = {*statuses, 403, 429} if 401 in statuses else set(statuses)
     return {
-        status: {"model": Problem, "content": {MEDIA_TYPE: {}}, "description": HTTPStatus(status).phrase}
-        for status in statuses
+        status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": REFERENCE}}}
+        for status in sorted(all_of_them)
     }
+
+
+class OpenAIError(BaseModel):
+    message: str = Field(examples=["response_format: expected json, text, srt, verbose_json or vtt"])
+    type: str = Field(examples=["invalid_request_error"])
+    param: str | None = Field(examples=["response_format"])
+    code: str | None = Field(examples=["invalid_value"])
+
+
+class OpenAIProblem(BaseModel):
+    """As api.openai.com has it."""
+
+    error: OpenAIError
+
+
+def openai_documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """`documented` for routes below /v1. `default` keeps FastAPI from promising its own 422, which never comes."""
+    texts: dict[int | str, str] = {status: HTTPStatus(status).phrase for status in statuses}
+    texts["default"] = "Any other problem"
+    return {status: {"model": OpenAIProblem, "description": text} for status, text in texts.items()}
+
+
+def openai_problem(status: int, code: str, message: str, param: str | None = None) -> dict[str, Any]:
+    """The body, which is also what a stream says when it breaks off."""
+    error = OpenAIError(message=message, type=_openai_type(status), param=param, code=OPENAI_CODES.get(code, code))
+    return OpenAIProblem(error=error).model_dump()
+
+
+def openai_status(status: int) -> int:
+    """Their clients know one status for whatever is wrong with a request."""
+    return 400 if status in (415, 422) else status
+
+
+def _openai_type(status: int) -> str:
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return "rate_limit_error"
+    return "invalid_request_error" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error"
 
 
 def install(app: FastAPI) -> None:
@@ -54,7 +102,7 @@ def _service_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, errors.ServiceError)
     fields = error.problems if isinstance(error, errors.InvalidOption) else ()
     headers = {}
-    if isinstance(error, errors.Unavailable):
+    if isinstance(error, (errors.Unavailable, errors.TooManyRequests)):
         headers["Retry-After"] = str(error.retry_after_s)
         emit("request.refused", code=error.code, reason=str(error))
     if isinstance(error, errors.Unauthorized):
@@ -99,6 +147,9 @@ def _answer(
     fields: Sequence[tuple[str, str]] = (),
     headers: dict[str, str] | None = None,
 ) -> JSONResponse:
+    if request.url.path.startswith(OPENAI_PATHS):
+        param = fields[0][0] if fields else None
+        return JSONResponse(openai_problem(status, code, detail, param), openai_status(status), headers)
     problem = Problem(
         title=HTTPStatus(status).phrase,
         status=status,

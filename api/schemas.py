@@ -1,6 +1,7 @@
 """What goes over the wire, with examples. pydantic stands only at this edge."""
 
 import json
+import re
 from datetime import datetime
 from typing import Annotated, Any, Generic, Literal, TypeVar
 from uuid import UUID
@@ -19,6 +20,7 @@ PriorityName = Literal["high", "normal"]
 JOB_ID = "6f9619ff-8b86-4d01-b42d-00cf4fc964ff"
 BATCH_ID = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 ERROR_ID = "9b2d6c1e-52a1-4b0b-8f0e-2f6f1b7c9f10"
+_ISO_8601 = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}", re.ASCII)
 MOMENT = "2026-01-31T09:30:00.000000Z"
 Row = TypeVar("Row", bound=BaseModel)
 
@@ -49,6 +51,14 @@ def _absent(value: Any) -> Any:
     return None if value == "" else value
 
 
+def _written_out(value: Any) -> Any:
+    """pydantic would take a bare number for seconds since 1970."""
+    if isinstance(value, str) and not _ISO_8601.match(value):
+        raise ValueError("expected a date and time, such as 2026-01-31T09:30:00Z")
+    return value
+
+
+Moment = Annotated[datetime, BeforeValidator(_written_out)]
 OptionalText = Annotated[str | None, BeforeValidator(_absent)]
 Prompt = Annotated[str, StringConstraints(max_length=2000)]
 
@@ -83,13 +93,19 @@ class TranscribeOptions(BaseModel):
         None, ge=1, le=MAX_DELETE_AFTER_S, description="Delete audio, text and job so long after it is final."
     )
 
-    def to_request(self, default_model: str) -> JobRequest:
+    webhook_url: OptionalText = Field(
+        None, description="Called when the job is final (Standard Webhooks).", examples=["https://example.com/hook"]
+    )
+
+    def to_request(self, default_model: str, kept_s: int | None = None) -> JobRequest:
+        """`kept_s`: the caller's jobs are deleted that long after they are final, if not sooner."""
         decode = DecodeOptions(
             language=self.language.lower() if self.language else None,
             **self.model_dump(include=_DECODE_FIELDS),
         )
         model = self.model_size or default_model
-        return JobRequest(model, self.priority, decode, self.metadata, self.delete_after_seconds)
+        delete_after_s = min(filter(None, (self.delete_after_seconds, kept_s)), default=None)
+        return JobRequest(model, self.priority, decode, self.metadata, delete_after_s, self.webhook_url)
 
 
 _DECODE_FIELDS = {
@@ -171,6 +187,8 @@ class JobSummary(BaseModel):
     max_attempts: int = Field(description="Failures after which the job is a dead letter.", examples=[5])
     next_attempt_at: datetime | None = Field(examples=[None])
     error: ErrorInfo | None = Field(description="Why the last attempt failed.", examples=[None])
+    source_url: str | None = Field(description="Where the recording is fetched from.", examples=[None])
+    download: dict[str, Any] | None = Field(examples=[{"received_bytes": 1048576, "total_bytes": 8388608}])
     audio: dict[str, Any] | None = Field(examples=[{"duration": 183.4, "codec": "mp3", "container": "mp3"}])
     metadata: dict[str, Any] = Field(examples=[{"customer": 7}])
     created_at: datetime = Field(examples=[MOMENT])
@@ -204,6 +222,11 @@ class BatchOut(BaseModel):
     request_counts: RequestCounts
     jobs: list[JobSummary]
     errors: list[RefusedFile]
+
+
+class BatchCancelled(BaseModel):
+    batch_id: UUID = Field(examples=[BATCH_ID])
+    cancelled: list[UUID] = Field(description="Jobs that were not final.", examples=[[JOB_ID]])
 
 
 class SegmentsOut(BaseModel):
@@ -248,8 +271,8 @@ class JobQuery(BaseModel):
     language: str | None = Field(None, description="As asked for, or as detected.", examples=["en"])
     q: str | None = Field(None, max_length=200, description="Part of the file name.")
     batch_id: UUID | None = None
-    created_after: datetime | None = None
-    created_before: datetime | None = None
+    created_after: Moment | None = None
+    created_before: Moment | None = None
     limit: int = Field(20, ge=1, le=100)
     after: UUID | None = Field(None, description="`last_id` of the page before.")
 

@@ -1,5 +1,6 @@
 """The state of every part, gathered without waiting long for any of them."""
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from database import check_db_connection, get_db_stats, transaction
 from jobs import presence, read, routing
 from jobs.states import Status
 from models import Process
-from storage import Storage
+from storage import Storage, new_key
 
 SIGNS_MISSED = 3  # a process that missed so many signs of life counts as gone
 COUNTERS = ("hits", "misses", "evictions", "oom_fallbacks")
@@ -61,7 +62,7 @@ def _from_database(settings: Settings, admission: Admission) -> tuple[Component,
     try:
         latency_ms = round(check_db_connection(), 2)
         with transaction() as session:
-            children = read.alive(session, "worker", within_s=within_s)
+            children = read.transcribers(session, within_s=within_s)
             relays = read.alive(session, "relay", within_s=within_s)
             jobs = read.waiting(session)
         books = _Books(jobs, children, relays, admission.as_json())
@@ -77,7 +78,9 @@ def _relay(relays: Sequence[Process]) -> Component:
 
 def _room(storage: Storage) -> Component:
     try:
-        return Component(ok=True, free_bytes=storage.free_bytes())
+        storage.exists(new_key())  # whether it answers: a bucket has no free room to ask for
+        free = storage.free_bytes()
+        return Component(ok=True, free_bytes=None if free == sys.maxsize else free)
     except errors.StorageError:
         return Component(ok=False)
 

@@ -6,6 +6,7 @@ Nothing is buffered whole, nothing is decoded. What was stored is deleted again 
 import hashlib
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Any
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
@@ -36,7 +37,7 @@ class BadFile:
 
 @dataclass(slots=True)
 class Form:
-    fields: dict[str, str] = field(default_factory=dict)
+    fields: dict[str, Any] = field(default_factory=dict)
     files: list[Upload | BadFile] = field(default_factory=list)
 
 
@@ -46,6 +47,7 @@ class Limits:
     max_files: int
     max_file_bytes: int
     refuse_at_once: bool  # a bad file refuses the whole request, instead of being noted
+    repeated: frozenset[str] = frozenset()  # fields of these names make lists; of others the last one counts
 
     @property
     def max_body_bytes(self) -> int:
@@ -198,10 +200,16 @@ class _Body:
 
     def _end(self) -> None:
         if isinstance(self._part, _FieldPart):
-            self.form.fields[self._part.name] = self._part.value.decode("utf-8", "replace")
+            self._keep(self._part.name, self._part.value.decode("utf-8", "replace"))
         elif self._part is not None:
             self.form.files.append(self._part.close())
         self._part = None
+
+    def _keep(self, name: str, value: str) -> None:
+        if name in self._limits.repeated:
+            self.form.fields.setdefault(name, []).append(value)
+        else:
+            self.form.fields[name] = value
 
     def _finished(self) -> None:
         self._is_complete = True

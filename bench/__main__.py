@@ -14,6 +14,7 @@ BENCHES = {  # name: arguments for a run of minutes
     "short_windows": ("--windows", "4"),
     "stages": ("--rounds", "3"),
     "queue": ("--jobs", "40", "--rounds", "3"),
+    "access": ("--rounds", "3"),
     "memory_of_models": ("--size", "base", "--children", "1", "2"),
 }
 

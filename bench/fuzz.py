@@ -1,4 +1,4 @@
-"""The tests of tests/test_fuzz.py with many more examples and a seed of one's choice, round after round.
+"""tests/test_fuzz.py and test_openapi_true.py with many more examples and a seed of one's choice, round after round.
 
 `python -m bench.fuzz --minutes 10 --seed N`: exit status 1 with the command that shows the same again.
 """
@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-EXAMPLES = 150  # a test and round: a round takes about a minute on 2 cores
+TESTS = ("tests/test_fuzz.py", "tests/test_openapi_true.py")
+EXAMPLES = 150  # a test and round; 10,000 requests from the OpenAPI document
 ROUND_S = 1800  # no round takes so long: one that does hangs
 
 
@@ -37,7 +38,7 @@ def main() -> int:
 
 def round_of(seed: int, examples: int) -> tuple[str, ...]:
     pytest = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", "addopts=", "-q")
-    return ("env", f"FUZZ_EXAMPLES={examples}", *pytest, f"--hypothesis-seed={seed}", "tests/test_fuzz.py")
+    return ("env", f"FUZZ_EXAMPLES={examples}", *pytest, f"--hypothesis-seed={seed}", *TESTS)
 
 
 def holds(command: tuple[str, ...]) -> bool:
@@ -50,7 +51,7 @@ def holds(command: tuple[str, ...]) -> bool:
     if done.returncode:
         print(done.stdout[-20_000:], done.stderr[-5000:])
     else:
-        print(f"{command[-2]}: nothing in {time.monotonic() - started:.0f} s", flush=True)
+        print(f"{command[-1 - len(TESTS)]}: nothing in {time.monotonic() - started:.0f} s", flush=True)
     return done.returncode == 0
 
 

@@ -29,10 +29,11 @@ from engines import Engine, Model
 from jobs import claim as claims
 from jobs import read
 from jobs.claim import Claim
+from jobs.fetch import fetch
 from jobs.progress import LEAVE_CODE, Fence, Heartbeat
 from jobs.read import SegmentText
 from jobs.retry import Cause
-from jobs.states import Status
+from jobs.states import Status, tell_watchers
 from jobs.submit import decode_options
 from model_pool import Fallback, ModelPool
 from models import Job, Result, SegmentRow
@@ -136,6 +137,7 @@ class _Attempt:
 
     def transcribe(self) -> bool:
         """False: the job was taken away or cancelled meanwhile, and nothing was written."""
+        fetch(self._job, self._work.storage, self._work.settings, check=self._beat.check, write=self._write)
         with self._work.storage.local_path(self._job.storage_key) as path:
             try:
                 self._read(path, repair=False)
@@ -214,6 +216,8 @@ class _Attempt:
             is_ours = session.scalar(update(Job).where(*ours).values(**values).returning(Job.id)) is not None
             if is_ours and rows:  # a COMMIT in doubt may have written them
                 session.execute(insert(SegmentRow).on_conflict_do_nothing(), rows)
+            if is_ours:
+                tell_watchers(session, self._fence.job_id)
             return is_ours
 
         written, _ = claims.patiently(write, self._work.settings.lease_seconds)

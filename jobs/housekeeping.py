@@ -14,6 +14,8 @@ from sqlalchemy.orm import Session
 import errors
 from config import Settings
 from database import transaction
+from jobs.files import delete_files
+from jobs.idempotency import forget_old
 from jobs.states import FINAL
 from jobs.sweep import try_lead
 from models import Batch, ErrorLog, Job, JobEvent
@@ -60,6 +62,7 @@ class Housekeeper:
             self._note(deleted_jobs=delete_jobs(session, settings, storage))
         with transaction() as session:
             self._note(deleted_events=delete_events(session, settings), deleted_batches=delete_batches(session))
+            forget_old(session)
         self._note(deleted_files=self._delete_orphans())
         self._last_run = datetime.now(UTC)
 
@@ -106,7 +109,7 @@ def delete_jobs(session: Session, settings: Settings, storage: Storage) -> int:
     gone = []
     for job_id, key in session.execute(query.limit(JOBS_AT_MOST).with_for_update(skip_locked=True)):
         try:
-            storage.delete(key)  # before the commit: a crash in between leaves a row without audio, never the reverse
+            delete_files(storage, job_id, key)
             gone.append(job_id)
         except errors.StorageError as reason:
             emit("housekeeping.failed", job_id=str(job_id), reason=str(reason))

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Select, and_, false, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Select, and_, false, func, or_, select, tuple_
 from sqlalchemy.orm import Session
 
 import errors
+from jobs.routing import WEBHOOKS
 from jobs.states import FINAL, Status
+from jobs.turns import POSITION_CAP, jobs_ahead
 from models import Batch, ErrorLog, Job, JobEvent, Process, Result, SegmentRow
 
-POSITION_CAP = 10_000  # a queue position is counted no further than this
 USUAL_BYTES_A_SECOND = 16_000  # 128 kbit/s, until there are results to learn from
 RECENT = 20  # finished jobs from which waiting times are estimated
 
@@ -35,6 +36,7 @@ class JobFilter:
     batch_id: uuid.UUID | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
+    owner: str | None = None
 
 
 def page_of(rows: Sequence[Row], limit: int) -> Page[Row]:
@@ -42,9 +44,10 @@ def page_of(rows: Sequence[Row], limit: int) -> Page[Row]:
     return Page(rows[:limit], has_more=len(rows) > limit)
 
 
-def get_job(session: Session, job_id: uuid.UUID) -> Job:
+def get_job(session: Session, job_id: uuid.UUID, owner: str | None = None) -> Job:
+    """Raises NotFound, also for a job of somebody else than `owner` (None: anybody's)."""
     job = session.get(Job, job_id)
-    if job is None:
+    if job is None or owner not in (None, job.owner):
         raise errors.NotFound("There is no job with this id. It may have been purged.")
     return job
 
@@ -52,7 +55,7 @@ def get_job(session: Session, job_id: uuid.UUID) -> Job:
 def list_jobs(session: Session, wanted: JobFilter, *, limit: int, after: uuid.UUID | None) -> Page[Job]:
     query = _filtered(select(Job), wanted).order_by(Job.created_at.desc(), Job.id.desc())
     if after is not None:
-        last = get_job(session, after)
+        last = get_job(session, after, wanted.owner)
         query = query.where(tuple_(Job.created_at, Job.id) < (last.created_at, last.id))
     return page_of(session.scalars(query.limit(limit + 1)).all(), limit)
 
@@ -64,6 +67,7 @@ def _filtered(query: Select[Job], wanted: JobFilter) -> Select[Job]:
         (Job.status, wanted.status),
         (Job.priority, wanted.priority),
         (Job.batch_id, wanted.batch_id),
+        (Job.owner, wanted.owner),
         (func.coalesce(Job.language, Job.detected_language), wanted.language),
     ):
         if value is not None:
@@ -108,9 +112,9 @@ def segment_texts(session: Session, job_id: uuid.UUID) -> list[SegmentText]:
     return [SegmentText(*row) for row in rows]
 
 
-def batch_jobs(session: Session, batch_id: uuid.UUID) -> tuple[Batch, Sequence[Job]]:
+def batch_jobs(session: Session, batch_id: uuid.UUID, owner: str | None = None) -> tuple[Batch, Sequence[Job]]:
     batch = session.get(Batch, batch_id)
-    if batch is None:
+    if batch is None or owner not in (None, batch.owner):
         raise errors.NotFound("There is no batch with this id.")
     jobs = session.scalars(select(Job).where(Job.batch_id == batch_id).order_by(Job.created_at, Job.id)).all()
     return batch, jobs
@@ -120,18 +124,22 @@ def queue_position(session: Session, job: Job) -> int | None:
     """How many jobs are taken before this one, plus one; None unless it waits."""
     if job.status != Status.PENDING:
         return None
-    ahead = select(Job.id).where(Job.status == Status.PENDING, _is_before(job)).limit(POSITION_CAP)
-    return (session.scalar(select(func.count()).select_from(ahead.subquery())) or 0) + 1
-
-
-def _is_before(job: Job) -> Any:
-    """As workers take them: high, normal, retried; in each by age."""
-    earlier = tuple_(Job.run_at, Job.created_at, Job.id) < (job.run_at, job.created_at, job.id)
     if job.retrying:
-        return or_(Job.retrying.is_(False), earlier)
-    if job.priority == "high":
-        return and_(Job.retrying.is_(False), Job.priority == "high", earlier)
-    return and_(Job.retrying.is_(False), or_(Job.priority == "high", earlier))
+        ahead = _count(session, or_(Job.retrying.is_(False), _is_earlier(job)))
+    else:
+        ahead = jobs_ahead(session, job)
+    if job.priority == "normal" and not job.retrying:
+        ahead += _count(session, and_(Job.retrying.is_(False), Job.priority == "high"))
+    return min(ahead, POSITION_CAP) + 1
+
+
+def _count(session: Session, which: ColumnElement[bool]) -> int:
+    some = select(Job.id).where(Job.status == Status.PENDING, which).limit(POSITION_CAP)
+    return session.scalar(select(func.count()).select_from(some.subquery())) or 0
+
+
+def _is_earlier(job: Job) -> Any:
+    return tuple_(Job.run_at, Job.created_at, Job.id) < (job.run_at, job.created_at, job.id)
 
 
 def eta_seconds(session: Session, job: Job, position: int | None, now: datetime) -> float | None:
@@ -161,9 +169,14 @@ def alive(session: Session, kind: str, *, within_s: float) -> Sequence[Process]:
     return session.scalars(select(Process).where(Process.kind == kind, seen).order_by(Process.id)).all()
 
 
+def transcribers(session: Session, *, within_s: float) -> Sequence[Process]:
+    """Children of workers that take recordings; those that only send webhooks are none."""
+    return [child for child in alive(session, "worker", within_s=within_s) if child.queues != [WEBHOOKS]]
+
+
 def slots(session: Session, *, within_s: float) -> int:
     """How many jobs can run at once."""
-    return len(alive(session, "worker", within_s=within_s))
+    return len(transcribers(session, within_s=within_s))
 
 
 def backlog(session: Session) -> tuple[int, float]:

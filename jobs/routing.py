@@ -4,7 +4,8 @@ HIGH = "transcription.high"
 NORMAL = "transcription.normal"
 RETRY = "transcription.retry"
 DLQ = "transcription.dlq"  # follow-up of dead letters; the table is the truth
-QUEUES = (HIGH, NORMAL, RETRY, DLQ)  # most urgent first
+WEBHOOKS = "webhooks"
+QUEUES = (HIGH, NORMAL, RETRY, DLQ, WEBHOOKS)  # most urgent first
 
 AGED_SHARE = 4  # one in so many places of the high queue is for normal jobs that have waited too long
 

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, update
 from sqlalchemy.orm import Session
 
+import webhooks
 from models import Job, JobEvent
 
 
@@ -36,6 +37,7 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
 }
 FINAL = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
 NOTIFY_CHANNEL = "whisper_queue"  # wakes the relay: something may have to be published
+EVENTS_CHANNEL = "whisper_queue_events"  # carries the id of a job that has changed, for whoever watches it
 
 
 def move(
@@ -63,8 +65,21 @@ def move(
     if job is None:
         return None
     session.add(JobEvent(job_id=job_id, attempt=job.attempt, from_status=from_, to_status=to, detail=detail or {}))
-    session.execute(func.pg_notify(NOTIFY_CHANNEL, to.value).select())
+    if to in FINAL:
+        webhooks.announce(session, job)
+    notify(session, job, relay=to not in (Status.COMPLETED, Status.CANCELLED) or job.webhook_url is not None)
     return job
+
+
+def notify(session: Session, job: Job, *, relay: bool) -> None:
+    """With the caller's commit: tell who watches the job, and wake the relay where it has something to do."""
+    tell_watchers(session, job.id)
+    if relay:
+        session.execute(func.pg_notify(NOTIFY_CHANNEL, job.status).select())
+
+
+def tell_watchers(session: Session, job_id: uuid.UUID) -> None:
+    session.execute(func.pg_notify(EVENTS_CHANNEL, str(job_id)).select())
 
 
 def _follows(from_: Status, to: Status) -> dict[str, Any]:

@@ -25,8 +25,9 @@ _CANNOT_TRANSLATE = ("turbo", "large-v3-turbo")
 class Upload:
     filename: str  # as the caller named it; for people, never a path
     storage_key: str
-    size_bytes: int
+    size_bytes: int  # 0 for a recording that a worker has yet to fetch
     sha256: str
+    source_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class JobRequest:
     decode: DecodeOptions = field(default_factory=DecodeOptions)
     metadata: dict[str, Any] = field(default_factory=dict)
     delete_after_s: int | None = None  # None: kept as long as the operator keeps jobs
+    webhook_url: str | None = None
 
 
 def validate(request: JobRequest, settings: Settings) -> None:
@@ -99,15 +101,19 @@ def submit(
     upload: Upload,
     request: JobRequest,
     *,
+    owner: str = "",
     request_id: str | None = None,
     batch_id: uuid.UUID | None = None,
+    attach_key: str | None = None,
 ) -> Job:
     """Insert a pending job and wake the relay, both with the caller's commit."""
     options = asdict(request.decode)
     job = Job(
         **asdict(upload),
+        owner=owner,
         batch_id=batch_id,
         request_id=request_id,
+        attach_key=attach_key,
         model_size=request.model_size,
         language=options.pop("language"),
         task=options.pop("task"),
@@ -115,6 +121,7 @@ def submit(
         options=options,
         meta=request.metadata,
         delete_after_s=request.delete_after_s,
+        webhook_url=request.webhook_url,
     )
     session.add(job)
     session.flush()
@@ -123,9 +130,11 @@ def submit(
     return job
 
 
-def open_batch(session: Session, *, refused: list[dict[str, Any]]) -> Batch:
+def open_batch(
+    session: Session, *, refused: list[dict[str, Any]], owner: str = "", webhook_url: str | None = None
+) -> Batch:
     """`refused`: {filename, code, detail} of each file that makes no job."""
-    batch = Batch(refused=refused)
+    batch = Batch(refused=refused, owner=owner, webhook_url=webhook_url)
     session.add(batch)
     session.flush()
     return batch

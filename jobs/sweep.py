@@ -17,6 +17,7 @@ from jobs.dead import unnotified
 from jobs.progress import Fence
 from jobs.retry import Cause
 from jobs.states import Status
+from jobs.turns import take_turns
 from models import Job, Process
 from telemetry.events import emit
 
@@ -74,7 +75,7 @@ def _is_worker_alive(session: Session, job: Job, settings: Settings) -> bool:
 def ring_waiting(
     session: Session, settings: Settings, *, queue_length: Callable[[str], int], ring: Callable[[Doorbell], None]
 ) -> int:
-    """Fill each queue up to its window with jobs that are due, oldest first. A doorbell rung twice is harmless."""
+    """Fill each queue up to its window with jobs that are due, callers in turn. A doorbell rung twice is harmless."""
     window = max(SMALLEST_WINDOW, 2 * read.slots(session, within_s=settings.lease_seconds))
     rung = 0
     for queue in (routing.HIGH, routing.NORMAL, routing.RETRY):
@@ -86,11 +87,58 @@ def ring_waiting(
 
 
 def _choose(session: Session, queue: str, settings: Settings, *, room: int, window: int) -> list[Doorbell]:
-    own = _due(session, queue, settings, _belongs_to(queue), limit=room)
+    if queue == routing.RETRY:
+        return _due_again(session, queue, settings, Job.retrying.is_(True), limit=room)
+    own = _in_turn(session, queue, "high" if queue == routing.HIGH else "normal", settings, room=room, window=window)
     if queue != routing.HIGH:
         return own
-    promoted = _due(session, queue, settings, _aged(settings), limit=_room_for_aged(session, settings, window))
-    return [*promoted, *own]
+    aged = _room_for_aged(session, settings, window)
+    return [*_promoted(session, settings, room=aged, window=window), *own] if aged > 0 else own
+
+
+def _promoted(session: Session, settings: Settings, *, room: int, window: int) -> list[Doorbell]:
+    """Jobs that have waited for long behind more urgent ones; where there are none of those, nothing is in the way.
+
+    What took a child down stays alone on the retry queue, however long it waits.
+    """
+    waited_s = settings.promote_after_seconds
+    is_old = Job.run_at <= func.now() - timedelta(seconds=waited_s)
+    has_urgent = _is_waiting(session, "high")
+    found: list[Doorbell] = []
+    if has_urgent or _is_waiting(session, "normal"):
+        again = and_(Job.retrying, Job.losses == 0, is_old)
+        found += _due_again(session, routing.HIGH, settings, again, limit=room)
+    if has_urgent and room > len(found):
+        left = room - len(found)
+        found += _in_turn(session, routing.HIGH, "normal", settings, room=left, window=window, waited_s=waited_s)
+    return found
+
+
+def _is_waiting(session: Session, priority: str) -> bool:
+    due = (Job.status == Status.PENDING, Job.retrying.is_(False), Job.priority == priority, Job.run_at <= func.now())
+    return session.scalar(select(Job.id).where(*due).limit(1)) is not None
+
+
+def _in_turn(
+    session: Session,
+    queue: str,
+    priority: str,
+    settings: Settings,
+    *,
+    room: int,
+    window: int,
+    waited_s: float = 0,
+) -> list[Doorbell]:
+    turns = take_turns(
+        session,
+        priority,
+        queue=queue,
+        room=room,
+        window=window,
+        stale_s=settings.republish_seconds,
+        waited_s=waited_s,
+    )
+    return [Doorbell(queue, turn.job_id, turn.attempt + 1) for turn in turns]
 
 
 def _room_for_aged(session: Session, settings: Settings, window: int) -> int:
@@ -101,10 +149,10 @@ def _room_for_aged(session: Session, settings: Settings, window: int) -> int:
     return max(0, window // routing.AGED_SHARE - held)
 
 
-def _due(session: Session, queue: str, settings: Settings, which: ColumnElement[bool], *, limit: int) -> list[Doorbell]:
-    """Choose and mark in one statement; the mark is undone with the transaction if ringing fails."""
-    if limit <= 0:
-        return []
+def _due_again(
+    session: Session, queue: str, settings: Settings, which: ColumnElement[bool], *, limit: int
+) -> list[Doorbell]:
+    """Retried jobs by age, chosen and marked in one statement; undone with the transaction if ringing fails."""
     chosen = (
         select(Job.id)
         .where(
@@ -122,20 +170,6 @@ def _due(session: Session, queue: str, settings: Settings, which: ColumnElement[
     mark = update(Job).where(Job.id == chosen.c.id).values(published_at=func.now(), queue=queue)
     rows = session.execute(mark.returning(Job.run_at, Job.created_at, Job.id, Job.attempt)).all()
     return [Doorbell(queue, job_id, attempt + 1) for _, _, job_id, attempt in sorted(rows)]
-
-
-def _belongs_to(queue: str) -> ColumnElement[bool]:
-    """routing.queue_for as SQL; a test holds the two against each other."""
-    if queue == routing.RETRY:
-        return Job.retrying.is_(True)
-    return and_(Job.retrying.is_(False), Job.priority == ("high" if queue == routing.HIGH else "normal"))
-
-
-def _aged(settings: Settings) -> ColumnElement[bool]:
-    """What took a child down stays alone on the retry queue, however long it waits."""
-    old = Job.run_at <= func.now() - timedelta(seconds=settings.promote_after_seconds)
-    may_be_promoted = or_(and_(Job.retrying.is_(False), Job.priority == "normal"), and_(Job.retrying, Job.losses == 0))
-    return and_(may_be_promoted, old)
 
 
 def _stale(settings: Settings) -> ColumnElement[datetime]:

@@ -3,16 +3,17 @@
 import argparse
 import signal
 import sys
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 
+import psycopg2
 from pydantic import ValidationError
 
 from config import Settings, get_settings, inherited_environment
 from stack.banner import banner
 from stack.home import Home
 from stack.mirror import Mirror
-from stack.plan import Plan, choose_addresses, flower_login
+from stack.plan import Plan, choose_addresses, flower_login, lets_strangers_in
 from stack.postgres import Postgres
 from stack.process import StackError, die_with_parent, tail
 from stack.redis import Redis
@@ -61,6 +62,8 @@ def run(settings: Settings, *, verbose: bool = False, durable: bool = True) -> N
                 chooser = supervisor.start_once(plan.choose_model())  # takes a second: meanwhile, the servers
                 plan = start_servers(supervisor, plan, durable=durable)
                 supervisor.finish(supervisor.start_once(plan.migrate()))
+                if settings.is_open_without_key and not has_keys(plan.database_url):
+                    raise lets_strangers_in(settings)
                 supervisor.finish(chooser)
                 plan = replace(plan, model=tail(chooser.log, 1).strip())
                 start_services(supervisor, plan)
@@ -69,6 +72,7 @@ def run(settings: Settings, *, verbose: bool = False, durable: bool = True) -> N
         except Stopped:
             say("Stopped. The data stays.")
         finally:
+            home.forget_servers()
             home.hand_over()
 
 
@@ -84,7 +88,14 @@ def start_servers(supervisor: Supervisor, plan: Plan, *, durable: bool) -> Plan:
         redis = Redis(home)
         supervisor.add_and_wait(redis.spec)
         redis_url = redis.url
+    home.tell_servers(database_url, redis_url)
     return replace(plan, database_url=database_url, redis_url=redis_url)
+
+
+def has_keys(database_url: str) -> bool:
+    with closing(psycopg2.connect(database_url, connect_timeout=3)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT FROM api_keys LIMIT 1")
+        return cursor.fetchone() is not None
 
 
 def start_services(supervisor: Supervisor, plan: Plan) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from stack.process import StackError
 
+SERVERS = "servers.env"
 SYSTEM_USERS = ("postgres", "pgserver")  # the first that exists runs PostgreSQL when we are root
 
 
@@ -46,6 +47,14 @@ class Home:
             write_whole(self.root / "ports.json", json.dumps(kept))
         return kept[name]
 
+    def tell_servers(self, database_url: str, redis_url: str) -> None:
+        """For commands that run beside the stack: config.adopt_running_stack reads it."""
+        lines = (f"DATABASE_URL={database_url}", f"REDIS_URL={redis_url}", "")
+        write_private(self.secret_path(SERVERS), "\n".join(lines))
+
+    def forget_servers(self) -> None:
+        self.secret_path(SERVERS).unlink(missing_ok=True)
+
     def hand_over(self) -> None:
         """What root has made here goes to the owner of the folder, who may run the stack the next time."""
         owner = self.root.stat()
@@ -65,12 +74,14 @@ class Home:
 
 
 def write_private(path: Path, text: str, owner: pwd.struct_passwd | None = None) -> None:
-    """Never readable by others, not even between creation and chmod."""
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+    """Never readable by others, not even between creation and chmod; others see the old file or the new one."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(text)
     if owner is not None:
-        os.chown(path, owner.pw_uid, owner.pw_gid)
+        os.chown(draft, owner.pw_uid, owner.pw_gid)
+    draft.replace(path)
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -15,6 +15,7 @@ from stack.process import ServiceSpec, StackError
 
 RETRY_QUEUES = "transcription.retry,transcription.dlq"
 MAIN_QUEUES = "transcription.high,transcription.normal"
+WEBHOOK_QUEUES = "webhooks"
 STAGE_API, STAGE_WORKERS = 2, 3  # the embedded servers come before, in stages 0 and 1
 API_STOP_S = 12  # it gives open requests 10
 WORKER_STOP_S = 30  # to finish a job, or to hand it back at the next segment
@@ -41,10 +42,9 @@ class Addresses:
 
 def choose_addresses(settings: Settings, home: Home) -> Addresses:
     """Raises StackError where somebody else has a port that was asked for, or strangers could call the API."""
-    if settings.is_open_without_key:
-        raise StackError(
-            f"HOST={settings.host} lets strangers in: set API_KEY too (openssl rand -hex 24), or keep HOST=127.0.0.1."
-        )
+    has_database = settings.database_url or (home.root / "postgres").exists()  # there may be keys in it
+    if settings.is_open_without_key and not has_database:
+        raise lets_strangers_in(settings)
     port = settings.port or home.port("api")
     if not is_free(port, settings.host):
         raise StackError(f"Port {port} is taken. Give another: make run PORT={_neighbour(port)}")
@@ -54,6 +54,13 @@ def choose_addresses(settings: Settings, home: Home) -> Addresses:
     if settings.flower_port:
         raise StackError(f"Port {flower} is taken. Give another: make run FLOWER_PORT={_neighbour(flower)}")
     return Addresses(settings.host, port, home.port("flower"))
+
+
+def lets_strangers_in(settings: Settings) -> StackError:
+    return StackError(
+        f"HOST={settings.host} lets strangers in: set API_KEY too (openssl rand -hex 24), make a key first "
+        "(python -m admin keys create NAME, beside `make run` on loopback), or keep HOST=127.0.0.1."
+    )
 
 
 def _neighbour(port: int) -> int:
@@ -104,7 +111,7 @@ class Plan:
         return self._service("model", "-m", "engines.catalog", talks=True, ready_within_s=MODEL_WITHIN_S)
 
     def services(self) -> list[ServiceSpec]:
-        return [self.api(), self.relay(), self.worker(), self.retry_worker(), self.flower()]
+        return [self.api(), self.relay(), self.worker(), self.retry_worker(), self.webhook_worker(), self.flower()]
 
     def api(self) -> ServiceSpec:
         return self._service(
@@ -129,6 +136,12 @@ class Plan:
     def retry_worker(self) -> ServiceSpec:
         extra = {"WORKER_QUEUES": RETRY_QUEUES, "CELERY_CONCURRENCY": "1"}
         return self._service("worker-retry", "worker.py", stage=STAGE_WORKERS, stop_within_s=WORKER_STOP_S, extra=extra)
+
+    def webhook_worker(self) -> ServiceSpec:
+        """Waits for receivers on threads, so that no slow one holds up a transcription."""
+        extra = {"WORKER_QUEUES": WEBHOOK_QUEUES}
+        stop_s = max(WORKER_STOP_S, self.settings.webhook_timeout_seconds + 5)
+        return self._service("worker-webhooks", "worker.py", stage=STAGE_WORKERS, stop_within_s=stop_s, extra=extra)
 
     def flower(self) -> ServiceSpec:
         """Read only: a window, never a control path. The password goes by the environment: ps does not show it."""

@@ -1,16 +1,30 @@
 """Keys of stored recordings: made here, never taken from a caller, so that no file name of theirs reaches a disk."""
 
 import re
-from uuid import uuid4
+from uuid import UUID, uuid4, uuid5
 
 _KEY = re.compile(r"(?P<folder>[0-9a-f]{2})/(?P=folder)[0-9a-f]{6}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
 
 def new_key() -> str:
     """`ab/` and a UUID that begins with `ab`: 256 folders, so that none grows long."""
-    name = str(uuid4())
-    return f"{name[:2]}/{name}"
+    return _key_of(uuid4())
+
+
+def derived_key(base: UUID, name: str) -> str:
+    """The same key each time: what is made of a job can be found and deleted without being recorded."""
+    return _key_of(uuid5(base, name))
 
 
 def is_key(text: str) -> bool:
     return _KEY.fullmatch(text) is not None
+
+
+def checked_key(text: str) -> str:
+    if not is_key(text):
+        raise ValueError("Not a key of this storage. This is a bug.")
+    return text
+
+
+def _key_of(uuid: UUID) -> str:
+    return f"{str(uuid)[:2]}/{uuid}"

@@ -4,15 +4,18 @@ import errno
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from errors import FileMissing, StorageError, StorageFull
-from storage.keys import is_key
+from storage.keys import checked_key, is_key
 
 PART = ".part"  # ends the name of a file that is being written
+CHUNK_BYTES = 256 * 1024  # of what is read in pieces
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -36,17 +39,33 @@ class LocalStorage:
     @contextmanager
     def local_path(self, key: str) -> Iterator[Path]:
         if not self.exists(key):
-            raise self._missing()
+            raise FileMissing("The recording is no longer in storage.")
         yield self._path(key)
 
+    def read(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        if start < 0:
+            raise ValueError("A range begins at 0 or later. This is a bug.")
+        with self.local_path(key) as path, translated_errors():
+            file = path.open("rb")
+            file.seek(start)
+        return _chunks(file, sys.maxsize if end is None else end - start)
+
+    def presigned_url(self, key: str, *, filename: str, media_type: str, expires_s: int) -> str | None:
+        checked_key(key)
+        return None
+
     def delete(self, key: str) -> None:
-        with translated_errors():
-            self._path(key).unlink(missing_ok=True)
+        if self.exists(key):
+            with translated_errors():
+                self._path(key).unlink(missing_ok=True)
 
     def exists(self, key: str) -> bool:
         path = self._path(key)
         with translated_errors():
-            return path.is_file()
+            is_there = path.is_file()
+            if not is_there and not self._root.is_dir():  # not mounted, which is worth another try
+                raise StorageError("The storage is away: its folder does not exist.")
+        return is_there
 
     def size(self, key: str) -> int:
         with self.local_path(key) as path, translated_errors():
@@ -70,15 +89,7 @@ class LocalStorage:
         return len(abandoned)
 
     def _path(self, key: str) -> Path:
-        if not is_key(key):
-            raise ValueError("Not a key of this storage. This is a bug.")
-        return self._root / key
-
-    def _missing(self) -> StorageError:
-        """A whole storage that is gone was not mounted: that is worth another try."""
-        if self._root.is_dir():
-            return FileMissing("The recording is no longer in storage.")
-        return StorageError("The storage is away: its folder does not exist.")
+        return self._root / checked_key(key)
 
     def _files(self, first: float, last: float) -> Iterator[Path]:
         """By the time of their last change, seconds since the epoch."""
@@ -93,32 +104,47 @@ class FileWriter:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._committed = False
+        self._is_committed: bool | None = False  # None: a commit was begun, what became of it is not known
         self._part = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PART}")
         self._fd: int | None = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
     def write(self, data: bytes) -> None:
         left = memoryview(data)
-        with translated_errors():
+        with translated_errors(), self._closed_by_an_error():
             while left:
                 left = left[os.write(self._open_fd(), left) :]
 
     def commit(self) -> None:
         with translated_errors():
-            os.fsync(self._open_fd())
+            with self._closed_by_an_error():
+                os.fsync(self._open_fd())
             self._close_fd()
+            self._is_committed = None
             self._part.rename(self._path)
             _sync_folder(self._path.parent)
             _sync_folder(self._path.parents[1])  # this recording may be the first in its folder
-        self._committed = True
+        self._is_committed = True
 
     def close(self) -> None:
         with suppress(OSError):
             self._close_fd()
-        if not self._committed:  # a commit may have failed after the rename: its key was never given out
-            for path in (self._part, self._path):
-                with suppress(OSError):
-                    path.unlink(missing_ok=True)
+        if not self._is_committed:
+            self._unlink(self._part)
+        if self._is_committed is None:  # it may have failed after the rename: its key was never given out
+            self._unlink(self._path)
+
+    def _unlink(self, path: Path) -> None:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _closed_by_an_error(self) -> Iterator[None]:
+        """A second fsync after one that failed would succeed, with the content lost."""
+        try:
+            yield
+        except OSError:
+            self._close_fd()
+            raise
 
     def _open_fd(self) -> int:
         if self._fd is None:
@@ -140,6 +166,17 @@ def translated_errors() -> Iterator[None]:
         if error.errno in _NO_ROOM:
             raise StorageFull("There is no room left to store recordings. Try again later.") from None
         raise StorageError(f"The storage failed: {error.strerror or 'unknown reason'}.") from None
+
+
+def _chunks(file: BinaryIO, left: int) -> Iterator[bytes]:
+    with file:
+        while left > 0:
+            with translated_errors():
+                chunk = file.read(min(left, CHUNK_BYTES))
+            if not chunk:
+                return
+            yield chunk
+            left -= len(chunk)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -17,6 +17,9 @@ _SHARED: list[Any] = [
 ]
 
 
+TELL_SECRETS = ("botocore", "urllib3", "httpcore", "uvicorn.error")  # headers and signatures, at DEBUG
+
+
 def configure_logs(*, level: str, fmt: str, process: str) -> None:
     """Route every logger of this process, libraries' too, to one line an event on stderr."""
     structlog.configure(
@@ -29,6 +32,8 @@ def configure_logs(*, level: str, fmt: str, process: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    for name in TELL_SECRETS:
+        logging.getLogger(name).setLevel(max(root.level, logging.INFO))
     structlog.contextvars.bind_contextvars(process=process)
 
 

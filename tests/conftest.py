@@ -199,5 +199,5 @@ def client(settings: config.Settings) -> Iterator["TestClient"]:
     from app import create_app
 
     small = settings.model_copy(update={"max_upload_size_mb": 1})
-    with TestClient(create_app(small)) as client:
+    with TestClient(create_app(small), base_url="http://127.0.0.1") as client:
         yield client

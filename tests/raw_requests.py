@@ -65,7 +65,7 @@ def _scope(method: str, path: str, headers: Headers) -> dict[str, Any]:
         "raw_path": path.encode(),
         "query_string": b"",
         "root_path": "",
-        "headers": [(name.lower(), value) for name, value in headers],
+        "headers": [(b"host", b"127.0.0.1"), *((name.lower(), value) for name, value in headers)],
         "client": ("127.0.0.1", 50_000),
         "server": ("127.0.0.1", 8000),
     }

@@ -120,7 +120,7 @@ KEY = "a-key-for-the-tests-only"
 @pytest.mark.parametrize("header", [{"Authorization": f"Bearer {KEY}"}, {"X-API-Key": KEY}])
 def test_with_a_key_set_every_route_but_health_needs_it(settings: Settings, header: dict[str, str]) -> None:
     app = create_app(settings.model_copy(update={"api_key": Settings(api_key=KEY).api_key}))
-    with TestClient(app) as client:
+    with TestClient(app, base_url="http://127.0.0.1") as client:
         assert client.get("/jobs/", headers=header).status_code == 200
         for wrong in ({}, {"Authorization": "Bearer wrong"}, {"X-API-Key": "wrong"}, {"Authorization": KEY}):
             refused = client.get("/jobs/", headers=wrong)

@@ -109,7 +109,9 @@ def test_an_empty_file_and_a_missing_file_are_refused(client: Client) -> None:
     assert (empty.status_code, empty.json()["errors"][0]["field"]) == (422, "file")
     missing = client.post("/transcribe/", files={"recording": ("a.wav", WAV)})
     assert (missing.status_code, missing.json()["errors"][0]["field"]) == (422, "recording")
-    no_form = client.post("/transcribe/", content=b"{}", headers={"content-type": "application/json"})
+    nothing = client.post("/transcribe/", content=b"{}", headers={"content-type": "application/json"})
+    assert (nothing.status_code, nothing.json()["errors"][0]["field"]) == (422, "file")
+    no_form = client.post("/transcribe/", content=b"{}", headers={"content-type": "text/plain"})
     assert (no_form.status_code, no_form.json()["errors"][0]["field"]) == (422, "body")
 
 

@@ -45,7 +45,10 @@ OWNERS = {  # a library, and the only places that import it; demo is a workshop,
     "boto3": {"storage/s3.py"},
     "celery": {"celery_app.py", "tasks.py", "worker.py"},
     "fastapi": {"app.py", "api", "ui"},
-    "httpx": {"outbound.py", "client"},
+    "httpx": {"outbound", "client"},
+    "httpcore": {"outbound"},
+    "jwt": {"access"},
+    "limits": {"access/limits.py"},
     "subprocess": {"audio", "engines/supervisor.py", "stack", "demo"},
 }
 VAGUE = {"utils", "util", "helpers", "helper", "common", "core", "services", "service", "managers", "manager"}

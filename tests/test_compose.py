@@ -14,7 +14,7 @@ from tornado.options import OptionParser
 
 from config import Settings
 from stack.home import Home
-from stack.plan import MAIN_QUEUES, RETRY_QUEUES, Addresses, Plan
+from stack.plan import MAIN_QUEUES, RETRY_QUEUES, WEBHOOK_QUEUES, Addresses, Plan
 
 ROOT = Path(__file__).parents[1]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -116,7 +116,7 @@ def variables(value: object) -> set[str]:
 
 def resolved(service: dict[str, Any]) -> dict[str, str]:
     """Its environment as compose fills it in, with the same value for every secret."""
-    text = {name: re.sub(r"\$\{\w+:\?[^}]*\}", "0123456789abcdef", v) for name, v in service["environment"].items()}
+    text = {name: re.sub(r"\$\{\w+:\?[^}]*\}", "5f3a9c0e7b2d4816", v) for name, v in service["environment"].items()}
     return {name: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value) for name, value in text.items()}
 
 
@@ -125,7 +125,7 @@ def test_it_has_the_form_that_compose_expects() -> None:
 
 
 def test_every_service_of_the_stack_is_there() -> None:
-    ours = {"migrate", "web", "relay", "worker", "worker-retry", "worker-gpu", "flower"}
+    ours = {"migrate", "web", "relay", "worker", "worker-retry", "worker-webhooks", "worker-gpu", "flower"}
     assert set(SERVICES) == {"postgres", "redis"} | ours
     assert set(OURS) == ours
 
@@ -166,6 +166,7 @@ def test_the_workers_share_the_queues_as_in_the_stack() -> None:
     queues = {name: service["environment"].get("WORKER_QUEUES") for name, service in OURS.items()}
     assert queues["worker"] == queues["worker-gpu"] == MAIN_QUEUES
     assert queues["worker-retry"] == RETRY_QUEUES
+    assert queues["worker-webhooks"] == WEBHOOK_QUEUES
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -208,6 +209,11 @@ def test_audio_models_and_compiled_kernels_survive_a_new_container() -> None:
     assert "audio:/data" in SERVICES["web"]["volumes"]
     gpu = SERVICES["worker-gpu"]
     assert f"cuda-cache:{gpu['environment']['CUDA_CACHE_PATH']}" in gpu["volumes"]
+
+
+def test_who_signs_webhooks_reads_the_secret_that_the_api_shows() -> None:
+    assert "audio:/data" in SERVICES["worker-webhooks"]["volumes"]
+    assert {SERVICES[name]["environment"]["DATA_DIR"] for name in ("web", "worker-webhooks")} == {"/data"}
 
 
 def test_who_is_waited_for_can_say_that_it_is_there() -> None:

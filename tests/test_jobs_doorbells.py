@@ -11,11 +11,12 @@ from sqlalchemy import text
 from config import Settings
 from database import transaction
 from jobs import claim as claims
-from jobs import presence, routing, sweep
+from jobs import presence, read, routing, sweep
 from jobs.dead import mark_notified
 from jobs.states import Status
 from jobs.submit import JobRequest, Upload, submit
 from jobs.sweep import Doorbell
+from tests.api_client import rows
 from tests.checker import (
     check_invariants,
     fail,
@@ -219,12 +220,13 @@ def test_normal_jobs_that_waited_long_get_their_share_of_the_high_queue_and_neve
 
 def test_the_share_of_the_aged_is_free_again_when_one_of_them_is_taken(database: Settings) -> None:
     aged = many_jobs(20, waiting_s=database.promote_after_seconds)
+    many_jobs(1, priority="high")
     queues = Queues()
-    (first,) = ids(queues.tick(database), routing.HIGH)
+    (first,) = set(ids(queues.tick(database), routing.HIGH)) & set(aged)
     queues.rung = [doorbell for doorbell in queues.rung if doorbell.queue != routing.HIGH]
     take(first, database)
-    (second,) = ids(queues.tick(database), routing.HIGH)
-    assert {first, second} < set(aged)
+    (second,) = set(ids(queues.tick(database), routing.HIGH)) & set(aged)
+    assert first != second
 
 
 def test_normal_jobs_that_have_not_waited_long_stay_in_their_queue(database: Settings) -> None:
@@ -241,8 +243,72 @@ def test_a_full_high_queue_takes_no_aged_job_either(database: Settings) -> None:
 
 def test_retried_jobs_that_waited_long_do_not_starve_behind_the_others(database: Settings) -> None:
     """A worker takes the retry queue last: while normal jobs keep coming it would never get there."""
+    aged = many_jobs(5, retrying=True, waiting_s=10 * database.promote_after_seconds)
+    many_jobs(1)
+    assert set(ids(Queues().tick(database), routing.HIGH)) < set(aged)
+
+
+def test_where_nothing_urgent_waits_nobody_is_promoted_and_so_nobodys_backlog_overtakes_another(
+    database: Settings,
+) -> None:
+    many_jobs(20, waiting_s=10 * database.promote_after_seconds)
     many_jobs(5, retrying=True, waiting_s=10 * database.promote_after_seconds)
-    assert {doorbell.queue for doorbell in Queues().tick(database)} > {routing.RETRY}
+    with transaction() as session:
+        session.execute(text("DELETE FROM transcription_jobs WHERE retrying"))
+    assert {doorbell.queue for doorbell in Queues().tick(database)} == {routing.NORMAL}
+
+
+# Callers in turn
+
+
+def owners_of(doorbells: list[Doorbell]) -> list[str]:
+    owners = dict(rows("SELECT id, owner FROM transcription_jobs"))
+    return [owners[doorbell.job_id] for doorbell in doorbells]
+
+
+def test_callers_take_turns_however_many_jobs_each_has(database: Settings) -> None:
+    sign_in("host:1:2")
+    many_jobs(500, owner="key:many", waiting_s=100)
+    many_jobs(2, owner="key:few")
+    many_jobs(1, owner="")
+    rung = owners_of(Queues().tick(database))
+    assert Counter(rung) == {"key:many": 2, "key:few": 1, "": 1}, "of equal turns the older goes first"
+
+
+def test_what_a_caller_has_running_or_rung_counts_as_turns_that_it_has_had(database: Settings) -> None:
+    first = many_jobs(20, owner="key:many", waiting_s=100)
+    queues = Queues()
+    assert len(queues.tick(database)) == sweep.SMALLEST_WINDOW
+    for job_id in first[:2]:
+        take(job_id, database)
+    queues.rung = queues.rung[2:]
+    few = many_jobs(3, owner="key:few")
+    assert ids(queues.tick(database), routing.NORMAL) == few[:2], "a caller who has four at work waits for the other"
+
+
+def test_five_jobs_of_one_caller_wait_for_no_more_of_anothers_five_hundred_than_are_rung_already(
+    database: Settings,
+) -> None:
+    """The bound: what is in the queue when they come, and then turn by turn."""
+    many = set(many_jobs(500, owner="key:many", waiting_s=1000))
+    queues, begun = Queues(), 0
+    queues.tick(database)
+    few = set(many_jobs(5, owner="key:few"))
+    while few:
+        bell = queues.rung.pop(0)
+        few.discard(bell.job_id)
+        begun += bell.job_id in many
+        finish(take(bell.job_id, database).fence)
+        queues.tick(database)
+    assert begun <= sweep.SMALLEST_WINDOW + 5
+
+
+def test_the_place_in_the_queue_is_told_as_turns_will_come(database: Settings) -> None:
+    many_jobs(50, owner="key:many", waiting_s=100)
+    few = many_jobs(2, owner="key:few")
+    with transaction() as session:
+        places = [read.queue_position(session, read.get_job(session, job_id)) for job_id in few]
+    assert places == [2, 4]
 
 
 # Dead letters

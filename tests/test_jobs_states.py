@@ -11,13 +11,14 @@ from sqlalchemy.exc import IntegrityError
 import errors
 from config import Settings
 from database import transaction
-from jobs.states import FINAL, NOTIFY_CHANNEL, TRANSITIONS, Status, move
+from jobs.states import EVENTS_CHANNEL, FINAL, NOTIFY_CHANNEL, TRANSITIONS, Status, move
 from models import Job
 from tests.checker import (
     check_invariants,
     dead_letter_of,
     events_of,
     everything_about,
+    finish,
     job_in,
     job_now,
     new_job,
@@ -25,7 +26,8 @@ from tests.checker import (
     taken,
 )
 
-LEASE = {"attempt": 1, "claimed_by": "host:1:2", "lease_until": text("now()"), "deadline_at": text("now()")}
+NOW = text("now()")
+LEASE: dict[str, Any] = {"attempt": 1, "claimed_by": "host:1:2", "lease_until": NOW, "deadline_at": NOW}
 ALLOWED = [(from_, to) for from_, to in product(Status, Status) if to in TRANSITIONS[from_]]
 FORBIDDEN = [pair for pair in product(Status, Status) if pair not in ALLOWED]
 
@@ -125,14 +127,34 @@ def test_the_relay_is_woken_by_the_commit_of_a_move_and_not_before(books: None, 
     with other_connection() as cursor:
         cursor.execute(f"LISTEN {NOTIFY_CHANNEL}")
         with transaction() as session:
-            move(session, job_id, Status.PENDING, Status.CANCELLED, fence=None)
+            move(session, job_id, Status.PENDING, Status.PROCESSING, fence=None, **LEASE)
             session.rollback()
         cursor.execute("SELECT 1")
         assert not cursor.connection.notifies
         with transaction() as session:
+            move(session, job_id, Status.PENDING, Status.PROCESSING, fence=None, **LEASE)
+        cursor.execute("SELECT 1")
+        assert [notice.payload for notice in cursor.connection.notifies] == ["processing"]
+
+
+def test_a_move_after_which_the_relay_has_nothing_to_do_does_not_wake_it(books: None, database: Settings) -> None:
+    with other_connection() as cursor:
+        cursor.execute(f"LISTEN {NOTIFY_CHANNEL}")
+        finish(taken(database))
+        with transaction() as session:
+            move(session, new_job(), Status.PENDING, Status.CANCELLED, fence=None)
+        cursor.execute("SELECT 1")
+        assert {notice.payload for notice in cursor.connection.notifies} == {"pending", "processing"}
+
+
+def test_every_move_tells_who_watches_the_job(books: None, database: Settings) -> None:
+    job_id = new_job()
+    with other_connection() as cursor:
+        cursor.execute(f"LISTEN {EVENTS_CHANNEL}")
+        with transaction() as session:
             move(session, job_id, Status.PENDING, Status.CANCELLED, fence=None)
         cursor.execute("SELECT 1")
-        assert [notice.payload for notice in cursor.connection.notifies] == ["cancelled"]
+        assert [notice.payload for notice in cursor.connection.notifies] == [str(job_id)]
 
 
 def test_a_move_and_its_event_are_undone_together(books: None, database: Settings) -> None:

@@ -43,7 +43,7 @@ def test_a_second_stack_on_the_same_folder_is_refused_and_told_about_the_first(t
     [
         ({"host": "0.0.0.0"}, "HOST=0.0.0.0 lets strangers in"),
         ({"port": "many"}, "Settings are wrong: PORT"),
-        ({"api_key": "short"}, "API_KEY must have at least 16 characters"),
+        ({"api_key": "short"}, "API_KEY is too weak: at least 16 characters"),
     ],
 )
 def test_what_cannot_work_is_refused_in_one_line(tmp_path: Path, settings: dict[str, str], message: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from config import Settings
+from jobs.routing import QUEUES
 from stack.banner import banner
 from stack.home import Home, free_port
 from stack.plan import Addresses, Plan, choose_addresses, flower_login, reachable
@@ -37,7 +38,7 @@ def make_plan(settings: Settings, folder: Path, model: str = "demo") -> Plan:
 def test_an_address_that_strangers_can_reach_needs_a_key(configure: Configure, tmp_path: Path) -> None:
     with pytest.raises(StackError, match=r"HOST=0.0.0.0 lets strangers in: set API_KEY"):
         choose_addresses(configure(host="0.0.0.0"), Home(tmp_path))
-    with_key = configure(host="0.0.0.0", api_key="0123456789abcdef", port=free_port())
+    with_key = configure(host="0.0.0.0", api_key="5f3a9c0e7b2d4816", port=free_port())
     assert choose_addresses(with_key, Home(tmp_path)).api.startswith("http://127.0.0.1:")
 
 
@@ -77,6 +78,16 @@ def test_what_crashed_a_child_is_left_to_a_worker_of_its_own(plan: Plan) -> None
     assert plan.worker().env["WORKER_QUEUES"] == "transcription.high,transcription.normal"
     assert plan.retry_worker().env["WORKER_QUEUES"] == "transcription.retry,transcription.dlq"
     assert plan.retry_worker().env["CELERY_CONCURRENCY"] == "1"
+
+
+def test_every_queue_has_a_worker(plan: Plan) -> None:
+    drawn = [service.env["WORKER_QUEUES"] for service in plan.services() if service.name.startswith("worker")]
+    assert sorted(queue for queues in drawn for queue in queues.split(",")) == sorted(QUEUES)
+
+
+def test_a_worker_of_webhooks_may_finish_what_it_sends(configure: Configure, tmp_path: Path) -> None:
+    patient = make_plan(configure(webhook_timeout_seconds=60), tmp_path)
+    assert patient.webhook_worker().stop_within_s > 60
 
 
 def test_queues_that_a_person_has_chosen_stay(configure: Configure, tmp_path: Path) -> None:
@@ -134,6 +145,6 @@ def test_the_banner_names_a_recording_that_exists_where_samples_are(plan: Plan) 
 
 
 def test_with_a_key_the_line_takes_it_from_the_environment(configure: Configure, tmp_path: Path) -> None:
-    text = banner(make_plan(configure(api_key="0123456789abcdef"), tmp_path))
+    text = banner(make_plan(configure(api_key="5f3a9c0e7b2d4816"), tmp_path))
     assert '-H "Authorization: Bearer $API_KEY"' in text
-    assert "0123456789abcdef" not in text
+    assert "5f3a9c0e7b2d4816" not in text

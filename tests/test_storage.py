@@ -1,75 +1,145 @@
-"""A stored recording is whole, durable and private, and a key leads nowhere else."""
+"""What every storage promises, asked of each: a recording is whole or absent, and a key leads nowhere else."""
 
 import os
-import resource
-import signal
-import stat
-import subprocess
-import sys
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 from config import Settings
-from errors import FileMissing, StorageError, StorageFull
-from storage import Storage, is_key, new_key, open_storage
-from storage.local import translated_errors
+from errors import FileMissing, StorageError
+from storage import Storage, derived_key, is_key, new_key, open_storage
+from storage.s3 import S3Storage
+from tests.s3_server import CREDENTIALS, Bucket, s3_server, use_credentials
 
-ROOT = Path(__file__).parents[1]
-CONTENT = os.urandom(100_000)
+PART = 5 * 1024**2  # the least that S3 takes
+PIECE = 1_000_003  # divides nothing
+CONTENT = os.urandom(2 * PART + 3)
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)  # moto says of every upload that it began in 2010
+
+
+@dataclass(frozen=True)
+class Place:
+    storage: Storage
+    everything: Callable[[], list[str]]  # names of all that lies there, unfinished too
+    put_foreign: Callable[[str], object]  # what others keep there
+    take_away: Callable[[], object]  # the whole place
+
+
+@pytest.fixture(scope="module")
+def new_bucket() -> Iterator[Callable[[], Bucket]]:
+    with s3_server() as new_bucket:
+        yield new_bucket
+
+
+@pytest.fixture(params=["local", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    if request.param == "local":
+        return local_place(tmp_path)
+    use_credentials(monkeypatch, CREDENTIALS)
+    return s3_place(request.getfixturevalue("new_bucket")())
 
 
 @pytest.fixture
-def storage(tmp_path: Path) -> Storage:
-    return open_storage(Settings(data_dir=tmp_path))
+def storage(place: Place) -> Storage:
+    return place.storage
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "audio"
+def local_place(data_dir: Path) -> Place:
+    folder = data_dir / "audio"
+
+    def everything() -> list[str]:
+        return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+
+    def put_foreign(name: str) -> None:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("x")
+
+    storage = open_storage(Settings(data_dir=data_dir))
+    return Place(storage, everything, put_foreign, lambda: shutil.rmtree(folder))
 
 
-def store(storage: Storage, content: bytes = CONTENT) -> str:
+def s3_place(bucket: Bucket) -> Place:
+    def everything() -> list[str]:
+        return [key.removeprefix("audio/") for key in bucket.objects() + bucket.uploads()]
+
+    def put_foreign(name: str) -> None:
+        bucket.client.put_object(Bucket=bucket.name, Key=f"audio/{name}", Body=b"x")
+
+    storage = S3Storage(bucket.name, "audio", endpoint_url=bucket.endpoint_url, part_bytes=PART)
+    return Place(storage, everything, put_foreign, bucket.delete)
+
+
+def store(storage: Storage, content: bytes = b"a recording") -> str:
     key = new_key()
     with storage.create(key) as writer:
-        for start in range(0, len(content), 4096):
-            writer.write(content[start : start + 4096])
+        for start in range(0, len(content), PIECE):
+            writer.write(content[start : start + PIECE])
         writer.commit()
     return key
 
 
-def everything_in(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if not path.is_dir()]
-
-
-def test_what_was_committed_can_be_read(storage: Storage) -> None:
-    key = store(storage)
-    assert storage.exists(key)
-    assert storage.size(key) == len(CONTENT)
+def read(storage: Storage, key: str) -> bytes:
     with storage.local_path(key) as path:
-        assert path.read_bytes() == CONTENT
+        return path.read_bytes()
 
 
-def test_an_empty_recording_can_be_stored(storage: Storage) -> None:
-    assert storage.size(store(storage, b"")) == 0
+@pytest.mark.parametrize("size", [0, 1, PART - 1, PART, PART + 1, 2 * PART, 2 * PART + 3])
+def test_what_was_committed_is_read_byte_for_byte(storage: Storage, size: int) -> None:
+    content = CONTENT[:size]
+    key = store(storage, content)
+    assert storage.exists(key)
+    assert storage.size(key) == size
+    assert read(storage, key) == content
+    assert b"".join(storage.read(key)) == content
 
 
-def test_without_commit_nothing_remains(storage: Storage, folder: Path) -> None:
+def test_one_write_may_bring_everything(storage: Storage) -> None:
     key = new_key()
     with storage.create(key) as writer:
+        writer.write(b"")
         writer.write(CONTENT)
-        assert not storage.exists(key), "nor is it seen before the commit"
-    assert not storage.exists(key)
-    assert everything_in(folder) == []
+        writer.commit()
+    assert read(storage, key) == CONTENT
 
 
-def test_after_an_error_nothing_remains(storage: Storage, folder: Path) -> None:
-    with suppress(ConnectionResetError), storage.create(new_key()) as writer:
-        writer.write(CONTENT)
+@pytest.mark.parametrize("size", [1000, PART + 1])
+def test_without_commit_nothing_remains(place: Place, size: int) -> None:
+    key = new_key()
+    with place.storage.create(key) as writer:
+        writer.write(CONTENT[:size])
+        assert not place.storage.exists(key), "nor is it seen before the commit"
+    assert not place.storage.exists(key)
+    assert place.everything() == []
+
+
+@pytest.mark.parametrize("size", [1000, PART + 1])
+def test_after_an_error_nothing_remains(place: Place, size: int) -> None:
+    with suppress(ConnectionResetError), place.storage.create(new_key()) as writer:
+        writer.write(CONTENT[:size])
         raise ConnectionResetError
-    assert everything_in(folder) == []
+    assert place.everything() == []
+
+
+@pytest.mark.parametrize("size", [1000, PART + 1])
+def test_a_derived_key_may_be_written_again_and_keeps_what_it_had_until_the_commit(place: Place, size: int) -> None:
+    """Two may render the same result of a job at once, and one of them break off."""
+    key = store(place.storage, b"old")
+    with place.storage.create(key) as writer:
+        writer.write(CONTENT[:size])
+    assert read(place.storage, key) == b"old"
+    with place.storage.create(key) as writer:
+        writer.write(CONTENT[:size])
+        writer.commit()
+    assert read(place.storage, key) == CONTENT[:size]
+    assert place.everything() == [key]
 
 
 def test_an_error_after_the_commit_leaves_the_recording(storage: Storage) -> None:
@@ -90,70 +160,108 @@ def test_nothing_can_be_written_after_the_commit(storage: Storage) -> None:
             writer.commit()
 
 
-def test_only_we_may_read_recordings(storage: Storage, folder: Path) -> None:
-    old = os.umask(0)
-    try:
-        store(storage)
-        with storage.create(new_key()) as writer:
-            writer.write(CONTENT)
-            for path in [folder, *folder.rglob("*")]:
-                wanted = 0o700 if path.is_dir() else 0o600
-                assert stat.S_IMODE(path.stat().st_mode) == wanted
-    finally:
-        os.umask(old)
+def test_nothing_can_be_written_after_the_block(place: Place) -> None:
+    with place.storage.create(new_key()) as writer:
+        writer.write(b"some")
+    with pytest.raises(ValueError, match="closed"):
+        writer.write(b"more")
+    with pytest.raises(ValueError, match="closed"):
+        writer.commit()
+    assert place.everything() == []
 
 
-def test_file_and_folders_are_synced_before_a_commit_returns(
-    storage: Storage, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    synced: list[str] = []
-    real = os.fsync
+def test_many_may_write_at_once(place: Place) -> None:
+    begin = threading.Barrier(4)
 
-    def record(fd: int) -> None:
-        synced.append(Path(f"/proc/self/fd/{fd}").readlink().name)
-        real(fd)
+    def write(number: int) -> str:
+        begin.wait()
+        return store(place.storage, bytes([number]) * (PART + number))
 
-    monkeypatch.setattr(os, "fsync", record)
-    key = store(storage)
-    assert synced[0].endswith(".part"), "first the content, under its temporary name"
-    assert synced[1:] == [key[:2], folder.name], "then the rename, then the folder that may be new"
+    with ThreadPoolExecutor(4) as threads:
+        keys = list(threads.map(write, range(4)))
+    for number, key in enumerate(keys):
+        assert read(place.storage, key) == bytes([number]) * (PART + number)
+    assert sorted(place.everything()) == sorted(keys)
 
 
-def test_a_commit_that_fails_after_the_rename_leaves_nothing(
-    storage: Storage, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(path: Path) -> None:
-        raise OSError(5, "Input/output error", str(path))
-
-    monkeypatch.setattr("storage.local._sync_folder", fail)
-    with pytest.raises(StorageError, match="Input/output error"):
-        store(storage)
-    assert everything_in(folder) == []
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [(0, None), (0, 10), (3, 7), (9, 10), (4, None), (10, None), (500, None), (500, 600), (0, 500), (0, 0), (7, 3)],
+)
+def test_a_range_is_what_a_slice_would_be(storage: Storage, start: int, end: int | None) -> None:
+    key = store(storage, b"0123456789")
+    assert b"".join(storage.read(key, start, end)) == b"0123456789"[start:end]
 
 
-def test_deleting_twice_is_harmless(storage: Storage) -> None:
-    key = store(storage)
-    storage.delete(key)
-    storage.delete(key)
-    assert not storage.exists(key)
+def test_a_long_range_comes_in_pieces(storage: Storage) -> None:
+    key = store(storage, CONTENT)
+    pieces = list(storage.read(key, 17, PART + 17))
+    assert b"".join(pieces) == CONTENT[17 : PART + 17]
+    assert max(map(len, pieces)) <= 1024**2
+
+
+def test_a_range_may_be_left_in_the_middle(storage: Storage) -> None:
+    key = store(storage, CONTENT)
+    for _ in range(100):  # more than connections are kept
+        pieces = storage.read(key)
+        assert next(pieces)
+        pieces.close()  # type: ignore[attr-defined]
+    assert read(storage, key) == CONTENT
+
+
+def test_a_range_begins_at_0_or_later(storage: Storage) -> None:
+    with pytest.raises(ValueError, match="0 or later"):
+        storage.read(store(storage), -1)
+
+
+def test_a_recording_deleted_in_the_block_is_read_to_its_end(storage: Storage) -> None:
+    """The file is open: so does a local disk behave, and nobody should find another truth elsewhere."""
+    key = store(storage, CONTENT)
+    with storage.local_path(key) as path, path.open("rb") as file:
+        storage.delete(key)
+        assert file.read() == CONTENT
+
+
+def test_a_file_may_be_opened_twice_in_the_block(storage: Storage) -> None:
+    with storage.local_path(store(storage, CONTENT)) as path:
+        with path.open("rb") as first:
+            assert first.read(10) == CONTENT[:10]
+            assert path.read_bytes() == CONTENT
+        assert path.stat().st_size == len(CONTENT)
+
+
+def test_deleting_twice_is_harmless(place: Place) -> None:
+    key = store(place.storage)
+    place.storage.delete(key)
+    place.storage.delete(key)
+    assert not place.storage.exists(key)
+    assert place.everything() == []
 
 
 def test_a_recording_that_is_gone_is_missing(storage: Storage) -> None:
     key = new_key()
-    with pytest.raises(FileMissing), storage.local_path(key):
+    with pytest.raises(FileMissing, match="no longer"), storage.local_path(key):
         pass
-    with pytest.raises(FileMissing):
+    with pytest.raises(FileMissing, match="no longer"):
         storage.size(key)
 
 
-def test_a_storage_that_is_not_mounted_is_not_taken_for_a_missing_recording(storage: Storage, folder: Path) -> None:
-    folder.rmdir()
-    for attempt in (lambda: storage.size(new_key()), lambda: store(storage), storage.free_bytes):
-        with pytest.raises(StorageError) as error:
-            attempt()
-        assert not isinstance(error.value, FileMissing)
-        assert error.value.retryable
-        assert str(folder.parent) not in str(error.value)
+@pytest.mark.parametrize(("start", "end"), [(0, None), (10, 20), (5, 5)])
+def test_a_range_of_what_is_gone_is_missing_at_once(storage: Storage, start: int, end: int | None) -> None:
+    with pytest.raises(FileMissing, match="no longer"):
+        storage.read(new_key(), start, end)
+
+
+@pytest.mark.parametrize("method", ["exists", "size", "delete", "read", "local_path", "create"])
+def test_a_storage_that_is_away_is_not_taken_for_a_missing_recording(place: Place, method: str) -> None:
+    key = store(place.storage)
+    place.take_away()
+    with pytest.raises(StorageError) as error:
+        store(place.storage) if method == "create" else _enter(getattr(place.storage, method)(key))
+    assert not isinstance(error.value, FileMissing)
+    assert error.value.retryable
+    assert "/" not in str(error.value), "nor is its place told"
+    assert "bucket-" not in str(error.value)
 
 
 GOOD = "ab/ab3de5f7-0000-4000-8000-0123456789ab"
@@ -165,13 +273,15 @@ BAD = [
 
 
 @pytest.mark.parametrize("key", BAD)
-def test_a_key_never_leaves_the_storage(storage: Storage, tmp_path: Path, key: str) -> None:
+def test_a_key_never_leaves_the_storage(place: Place, key: str) -> None:
     assert not is_key(key)
-    before = sorted(tmp_path.rglob("*"))
-    for attempt in (storage.exists, storage.size, storage.delete, storage.local_path, storage.create):
+    storage = place.storage
+    for attempt in (storage.exists, storage.size, storage.delete, storage.local_path, storage.create, storage.read):
         with pytest.raises(ValueError, match="Not a key"):
             _enter(attempt(key))
-    assert sorted(tmp_path.rglob("*")) == before
+    with pytest.raises(ValueError, match="Not a key"):
+        storage.presigned_url(key, filename="a", media_type="text/plain", expires_s=60)
+    assert place.everything() == []
 
 
 def _enter(result: object) -> None:
@@ -186,66 +296,45 @@ def test_keys_are_new_each_time_and_accepted() -> None:
     assert is_key(GOOD)
 
 
-def test_a_full_disk_is_told_apart_and_no_path_is_told() -> None:
-    full = Path("/dev/full")
-    with pytest.raises(StorageFull, match="no room") as error, translated_errors():
-        full.write_bytes(b"x")
-    assert "/dev" not in str(error.value)
-    with pytest.raises(StorageFull), translated_errors():
-        raise OSError(122, "Disk quota exceeded")
+def test_a_derived_key_is_always_the_same_and_no_other() -> None:
+    jobs = [UUID(int=number) for number in range(100)]
+    keys = {derived_key(job, name) for job in jobs for name in ("result.srt", "result.json", "")}
+    assert len(keys) == 300
+    assert all(map(is_key, keys))
+    assert derived_key(jobs[0], "result.srt") in keys
+    assert derived_key(UUID(int=0), "result.srt") == "ad/ad2994e5-a2eb-55ae-9f8b-0d63ce2f918f", "nor in another release"
 
 
-def test_an_error_while_writing_is_a_storage_error_and_leaves_nothing(storage: Storage, folder: Path) -> None:
-    """A limit on the size of files stands for a disk that fails half way."""
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, old[1]))
-    try:
-        with pytest.raises(StorageError, match="too large") as error:
-            store(storage)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, old)
-        signal.signal(signal.SIGXFSZ, ignored)
-    assert str(folder) not in str(error.value)
-    assert everything_in(folder) == []
+def test_there_is_room(storage: Storage) -> None:
+    assert storage.free_bytes() > 0
 
 
-def test_free_bytes_are_those_of_the_disk(storage: Storage) -> None:
-    assert 0 < storage.free_bytes() < 2**60
+def test_recordings_are_listed_by_the_moment_of_their_commit(place: Place) -> None:
+    keys = {store(place.storage) for _ in range(3)}
+    place.put_foreign("ab/not ours.txt")
+    place.put_foreign("README")
+    hour, now = timedelta(hours=1), datetime.now(UTC)
+    listed = place.storage.committed_between
+    assert set(listed(now - hour, now + hour)) == keys
+    assert list(listed(LONG_AGO, now - hour)) == []
+    assert list(listed(now + hour, now + 2 * hour)) == []
 
 
-def test_recordings_older_than_a_moment_are_listed(storage: Storage, folder: Path) -> None:
-    old, new = store(storage), store(storage)
-    now = datetime.now(UTC)
-    _age(folder / old, now - timedelta(days=3))
-    (folder / "ab").mkdir(exist_ok=True)
-    (folder / "ab" / "not ours.txt").write_text("x")
-    _age(folder / "ab" / "not ours.txt", now - timedelta(days=3))
-    assert list(storage.committed_between(datetime.fromtimestamp(0, UTC), now - timedelta(days=1))) == [old]
-    assert set(storage.committed_between(datetime.fromtimestamp(0, UTC), now + timedelta(days=1))) == {old, new}
+def test_what_is_being_written_is_not_listed(storage: Storage) -> None:
+    with storage.create(new_key()) as writer:
+        writer.write(CONTENT)
+        assert list(storage.committed_between(LONG_AGO, datetime.now(UTC) + timedelta(days=1))) == []
 
 
-def _age(path: Path, moment: datetime) -> None:
-    os.utime(path, (moment.timestamp(), moment.timestamp()))
-
-
-def test_what_a_killed_writer_left_can_be_discarded(storage: Storage, tmp_path: Path, folder: Path) -> None:
-    kept = store(storage)
-    body = f"""
-import os, sys; sys.path.insert(0, {str(ROOT)!r})
-from pathlib import Path
-from storage import new_key
-from storage.local import LocalStorage
-with LocalStorage(Path({str(folder)!r})).create(new_key()) as writer:
-    writer.write(bytes(1000))
-    os.kill(os.getpid(), 9)
-"""
-    assert subprocess.run((sys.executable, "-c", body), check=False).returncode == -signal.SIGKILL
-    assert len(everything_in(folder)) == 2
-    now = datetime.now(UTC)
-    assert list(storage.committed_between(datetime.fromtimestamp(0, UTC), now + timedelta(days=1))) == [kept], (
-        "it was never a recording"
-    )
-    assert storage.discard_unfinished(now - timedelta(days=1)) == 0, "it may still be written"
-    assert storage.discard_unfinished(now + timedelta(days=1)) == 1
-    assert everything_in(folder) == [folder / kept]
+def test_what_a_writer_left_can_be_discarded(place: Place) -> None:
+    kept = store(place.storage, CONTENT)
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    with place.storage.create(new_key()) as writer:
+        writer.write(CONTENT)
+        assert place.storage.discard_unfinished(LONG_AGO) == 0, "it may still be written"
+        assert place.storage.discard_unfinished(tomorrow) == 1
+        assert place.everything() == [kept]
+        with pytest.raises(StorageError):
+            writer.commit()
+    assert place.storage.discard_unfinished(tomorrow) == 0
+    assert place.everything() == [kept]

@@ -26,7 +26,7 @@ from sqlalchemy.orm import Session
 from config import inherited_environment
 from engines.fake import encode_script
 from stack.home import Home, free_port
-from stack.plan import MAIN_QUEUES, RETRY_QUEUES, answers
+from stack.plan import MAIN_QUEUES, RETRY_QUEUES, WEBHOOK_QUEUES, answers
 from stack.postgres import Postgres
 from stack.process import Process, ServiceSpec, tail
 from stack.redis import Redis
@@ -58,7 +58,9 @@ WORKERS: dict[str, dict[str, object]] = {
     "worker": {"WORKER_QUEUES": MAIN_QUEUES},
     # Celery may take 5 s to replace a dead child; until its only one is seen, the whole worker looks dead
     "worker-retry": {"WORKER_QUEUES": RETRY_QUEUES, "CELERY_CONCURRENCY": 1, "LEASE_SECONDS": 6.5},
-    "worker-2": {"WORKER_QUEUES": MAIN_QUEUES},  # for the tests that ask for it
+    # For the tests that ask for them
+    "worker-2": {"WORKER_QUEUES": MAIN_QUEUES},
+    "worker-webhooks": {"WORKER_QUEUES": WEBHOOK_QUEUES, "CELERY_CONCURRENCY": 1},  # signs in once: it has threads
 }
 ALWAYS = ("api", "relay", "relay-2", "worker", "worker-retry")
 FINAL = ("completed", "failed", "cancelled")
@@ -107,7 +109,7 @@ class Service:
         self._after.callback(self._engine.dispose)
         self._after.callback(lambda: [process.kill() for process in self.processes.values()])
         migrate(self.postgres.url)
-        for name in (*ALWAYS, "worker-2"):
+        for name in (*ALWAYS, *(WORKERS.keys() - ALWAYS)):
             self.proxies[name] = self._after.enter_context(Proxy(self.postgres.port))
         self.begin()
         return self
@@ -133,7 +135,7 @@ class Service:
         for name in set(self.processes) - set(ALWAYS):
             self.retire(name)
         self.accepted, self.in_doubt = set(), set()
-        self.execute("TRUNCATE transcription_jobs, batches, error_logs CASCADE")
+        self.execute("TRUNCATE transcription_jobs, batches, error_logs, api_keys CASCADE")
         self.bells().flushall()
         for path in self.audio.rglob("*"):
             if path.is_file():

@@ -22,6 +22,7 @@ class Moment(Enum):
     HOLD = auto()  # hold this one connection at the statement; the others go on
     COMMIT = auto()  # swallow from the COMMIT of its transaction on
     REPLY = auto()  # let the COMMIT through, cut before its reply
+    SILENCE = auto()  # let the COMMIT through, and its reply never
 
 
 @dataclass(eq=False)
@@ -36,7 +37,7 @@ class Trap:
     def springs(self, said: bytes) -> bool:
         if self.sprung.is_set() or self.statement not in said:
             return False
-        if self.moment in (Moment.COMMIT, Moment.REPLY) and not said.endswith(COMMIT):
+        if self.moment in (Moment.COMMIT, Moment.REPLY, Moment.SILENCE) and not said.endswith(COMMIT):
             return False
         self.sprung.set()
         return True
@@ -142,7 +143,7 @@ class _Link:
         self._client, self._server = client, server
         self._said = b""  # since the last COMMIT or ROLLBACK
         self._sent = 0
-        self._is_mute = False  # the next reply is not passed on
+        self._mute: Trap | None = None  # the next reply is not passed on
         for end in (client, server):
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -166,7 +167,7 @@ class _Link:
         while data := self._client.recv(PIECE):
             self._said = (self._said + data)[-LONGEST_TRANSACTION:]
             trap = self._proxy.sprung(self._said)
-            self._is_mute = trap is not None and trap.moment is Moment.REPLY
+            self._mute = trap if trap is not None and trap.moment in (Moment.REPLY, Moment.SILENCE) else None
             if trap is not None and trap.moment is Moment.HOLD:
                 trap.released.wait()
             if self._said.endswith((COMMIT, ROLLBACK)):
@@ -186,6 +187,8 @@ class _Link:
     def _down(self) -> None:
         while data := self._server.recv(PIECE):
             self._proxy.wait_open()
-            if self._is_mute:
+            if self._mute is not None:
+                if self._mute.moment is Moment.SILENCE:
+                    self._mute.released.wait()
                 return
             self._client.sendall(data)

@@ -1,4 +1,4 @@
-"""Nothing starves, even with one slot. (Callers are not told apart yet: that none pushes another out is not tested.)"""
+"""Nothing starves, even with one slot. That no caller pushes another out: test_callers.py."""
 
 import time
 from collections.abc import Iterator

@@ -3,13 +3,16 @@
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from random import Random
 from threading import Event
 from typing import Any
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
 
+from engines.fake import encode_script
 from tests.faults.harness import Sent, Service, note_time, scaled
 from tests.faults.proxy import Moment, Proxy
 from tests.processes import is_gone, until
@@ -75,6 +78,36 @@ def test_fault_9_a_submit_whose_commit_was_not_answered_is_refused_and_whole(ser
         assert service.try_submit() is None
         assert trap.sprung.is_set()
     (row,) = service.rows("SELECT id FROM transcription_jobs")
+    service.completed(Sent(row["id"], service.folder))
+
+
+@pytest.mark.parametrize("api_dies", [False, True])
+def test_fault_9_a_submit_with_an_idempotency_key_may_be_sent_again_and_is_the_same_job(
+    service: Service, api_dies: bool
+) -> None:
+    """The connection is cut, or the API killed, between the COMMIT and the reply."""
+    recording, key = encode_script({"text": "hello"}, 1), {"Idempotency-Key": uuid4().hex}
+
+    def send() -> httpx.Response:
+        files, form = {"file": ("same.wav", recording)}, {"vad_filter": "false", "language": "en"}
+        return httpx.post(f"{service.url}/transcribe/", files=files, data=form, headers=key, timeout=30)
+
+    service.in_doubt.add("same.wav")
+    moment = Moment.SILENCE if api_dies else Moment.REPLY
+    with service.proxies["api"].trap("INSERT INTO idempotency_keys", moment) as trap, ThreadPoolExecutor(1) as caller:
+        first = caller.submit(send)
+        assert trap.sprung.wait(30)
+        if api_dies:
+            until(lambda: service.rows("SELECT id FROM transcription_jobs"))
+            service.processes["api"].kill()
+            service.restart("api")
+            assert isinstance(first.exception(30), httpx.TransportError)
+        else:
+            assert first.result(30).status_code == httpx.codes.SERVICE_UNAVAILABLE
+    again = send()
+    assert (again.status_code, again.headers.get("idempotent-replayed")) == (202, "true")
+    (row,) = service.rows("SELECT id FROM transcription_jobs")
+    assert UUID(again.json()["job_id"]) == row["id"]
     service.completed(Sent(row["id"], service.folder))
 
 

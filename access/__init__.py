@@ -1,0 +1,1 @@
+"""Who may call, as whom, how often and how much: keys, tokens, limits, quotas. Knows no HTTP."""

@@ -1,0 +1,118 @@
+"""Whose turn it is: callers share the queues evenly, however many jobs each of them has waiting.
+
+The n-th job of one caller takes its turn with the n-th of every other; what a caller has running or rung counts too.
+"""
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from models import Job
+
+POSITION_CAP = 10_000  # a queue position is counted no further than this
+OWNERS_CAP = 200  # callers that are looked at for a queue position
+
+# The callers who wait in a class, found by skipping through the index: as many steps as callers, not as jobs.
+_OWNERS = """
+    owners(owner) AS (
+        (SELECT owner FROM transcription_jobs
+         WHERE status = 'pending' AND NOT retrying AND priority = :priority ORDER BY owner LIMIT 1)
+        UNION ALL
+        SELECT (SELECT job.owner FROM transcription_jobs AS job
+                WHERE job.status = 'pending' AND NOT job.retrying AND job.priority = :priority
+                  AND job.owner > owners.owner
+                ORDER BY job.owner LIMIT 1)
+        FROM owners WHERE owners.owner IS NOT NULL
+    )"""
+
+_CHOOSE = text(
+    f"""
+    WITH RECURSIVE {_OWNERS},
+    busy AS (
+        SELECT owner, count(*) AS jobs FROM transcription_jobs WHERE status = 'processing' GROUP BY owner
+    ),
+    turns AS MATERIALIZED (
+        SELECT head.id, head.run_at, head.created_at, coalesce(busy.jobs, 0) + head.number AS turn
+        FROM (SELECT owner FROM owners WHERE owner IS NOT NULL) AS owners
+        LEFT JOIN busy ON busy.owner = owners.owner
+        CROSS JOIN LATERAL (
+            SELECT job.*, row_number() OVER (ORDER BY job.run_at, job.created_at) AS number FROM (
+                SELECT id, run_at, created_at, published_at FROM transcription_jobs
+                WHERE status = 'pending' AND NOT retrying AND priority = :priority AND owner = owners.owner
+                  AND run_at <= now() - :waited
+                ORDER BY run_at, created_at LIMIT :head
+            ) AS job
+        ) AS head
+        WHERE head.published_at IS NULL OR head.published_at < now() - :stale
+        ORDER BY turn, head.run_at, head.created_at LIMIT :head
+    ),
+    chosen AS MATERIALIZED (
+        SELECT job.id, turns.turn FROM transcription_jobs AS job JOIN turns ON turns.id = job.id
+        WHERE job.status = 'pending'
+        ORDER BY turns.turn, turns.run_at, turns.created_at LIMIT :room
+        FOR UPDATE OF job SKIP LOCKED
+    )
+    UPDATE transcription_jobs AS job SET published_at = now(), queue = :queue
+    FROM chosen WHERE job.id = chosen.id
+    RETURNING chosen.turn, job.run_at, job.created_at, job.id, job.attempt"""  # noqa: S608 (our own text)
+)
+
+_AHEAD = text(
+    f"""
+    WITH RECURSIVE {_OWNERS}
+    SELECT coalesce(sum(ahead.jobs), 0)
+    FROM (SELECT owner FROM owners WHERE owner <> :owner LIMIT {OWNERS_CAP}) AS other
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS jobs FROM (
+            SELECT 1 FROM transcription_jobs
+            WHERE status = 'pending' AND NOT retrying AND priority = :priority AND owner = other.owner
+            LIMIT :turn
+        ) AS waiting
+    ) AS ahead"""  # noqa: S608 (our own text)
+)
+
+_OWN_AHEAD = text(
+    f"""
+    SELECT count(*) FROM (
+        SELECT 1 FROM transcription_jobs
+        WHERE status = 'pending' AND NOT retrying AND priority = :priority AND owner = :owner
+          AND (run_at, created_at) < (:run_at, :created_at)
+        LIMIT {POSITION_CAP}
+    ) AS waiting"""  # noqa: S608 (our own text)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    number: int  # among the jobs of its caller, those included that run or were rung
+    run_at: datetime
+    created_at: datetime
+    job_id: uuid.UUID
+    attempt: int
+
+
+def take_turns(
+    session: Session, priority: str, *, queue: str, room: int, window: int, stale_s: float, waited_s: float = 0
+) -> list[Turn]:
+    """Mark as rung on `queue` up to `room` jobs of this priority that are due since `waited_s`, in turn."""
+    parameters = {
+        "priority": priority,
+        "queue": queue,
+        "room": room,
+        "head": room + 2 * window,  # those before may be rung already, and no more of them than two windows
+        "stale": timedelta(seconds=stale_s),
+        "waited": timedelta(seconds=waited_s),
+    }
+    rows = session.execute(_CHOOSE, parameters).all()
+    return [Turn(*row) for row in sorted(rows)]
+
+
+def jobs_ahead(session: Session, job: Job) -> int:
+    """How many waiting jobs of its priority have their turn before this one; an estimate where callers are many."""
+    its_own = {"priority": job.priority, "owner": job.owner}
+    own = session.scalar(_OWN_AHEAD, its_own | {"run_at": job.run_at, "created_at": job.created_at}) or 0
+    others = session.scalar(_AHEAD, its_own | {"turn": own + 1}) or 0
+    return min(POSITION_CAP, own + int(others))

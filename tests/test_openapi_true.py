@@ -1,0 +1,63 @@
+"""The OpenAPI document is true: requests that are made from it are never answered with what it does not say.
+
+`make fuzz` runs the same for 10,000 requests.
+"""
+
+import os
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck
+from hypothesis import settings as effort
+from hypothesis import strategies as st
+from schemathesis import Case, CheckContext, Response
+from schemathesis.checks import CHECKS, load_all_checks
+
+from app import create_app
+from config import Settings
+from tests.api_client import WAV
+
+pytestmark = [pytest.mark.timeout(0 if os.environ.get("FUZZ_EXAMPLES") else 120)]
+FUZZ = int(os.environ.get("FUZZ_EXAMPLES", "0"))
+EXAMPLES = 2 * FUZZ + 10 if FUZZ else 15  # a route, of which there are more than thirty
+HOST = {"Host": "127.0.0.1"}
+schemathesis.openapi.format("binary", st.sampled_from([WAV]) | st.binary(max_size=2000))
+load_all_checks()
+PROMISED: list[Any] = CHECKS.get_by_names(
+    [
+        "status_code_conformance",
+        "content_type_conformance",
+        "response_headers_conformance",
+        "response_schema_conformance",
+        "negative_data_rejection",
+    ]
+)
+
+
+def is_never_a_crash(context: CheckContext, response: Response, case: Case[Any]) -> None:
+    """503 is an answer: no worker runs here, and health says so."""
+    assert response.status_code != 500, response.text
+
+
+CHECKED: list[Any] = [*PROMISED, is_never_a_crash]
+
+
+@pytest.fixture
+def document(settings: Settings) -> Any:
+    with_small_files = settings.model_copy(update={"max_upload_size_mb": 1})
+    return schemathesis.openapi.from_asgi("/openapi.json", create_app(with_small_files), headers=HOST)
+
+
+schema = schemathesis.pytest.from_fixture("document")
+
+
+@schema.parametrize()
+@effort(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=not FUZZ,
+    suppress_health_check=list(HealthCheck),
+)
+def test_every_route_answers_as_its_description_says(case: Case[Any]) -> None:
+    case.call_and_validate(headers=HOST, checks=CHECKED)
