@@ -18,6 +18,7 @@ from access.limits import RateLimiter
 from api import (
     batches,
     document,
+    engines,
     events,
     health,
     jobs,
@@ -64,7 +65,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(Edge)
     problems.install(app)
     document.install(app)
-    for room in (submit, transcribe, recording, events, batches, jobs, openai, webhooks, operate, keys, health):
+    for room in (
+        submit,
+        transcribe,
+        recording,
+        events,
+        batches,
+        jobs,
+        openai,
+        webhooks,
+        operate,
+        engines,
+        keys,
+        health,
+    ):
         app.include_router(room.router)
     return app
 

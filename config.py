@@ -93,7 +93,7 @@ class Settings(BaseSettings):
     short_windows: bool = Field(
         False, description="Encode no more of a window than its sound: faster for short recordings, may change text."
     )
-    model_warmup: bool = Field(False, description="Load WHISPER_MODEL_SIZE when a worker child starts.")
+    model_warmup: bool = Field(False, description="Load WHISPER_MODEL_SIZE on every device when a worker child starts.")
     allow_model_fallback: bool = Field(True, description="Out of memory: go on with a smaller model and say so.")
 
     # Workers and queues

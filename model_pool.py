@@ -62,8 +62,8 @@ class ModelInstance(Generic[M]):
         return self.size, self.compute_type
 
     def described(self) -> dict[str, Any]:
-        told = {name: getattr(self, name) for name in ("loaded_at", "last_used", "use_count", "in_use")}
-        return {**_labels(*self.key), "memory_bytes": self.model.memory_bytes, **told}
+        told = ("size", "compute_type", "loaded_at", "last_used", "use_count", "in_use")
+        return {"memory_bytes": self.model.memory_bytes, **{name: getattr(self, name) for name in told}}
 
     def discard(self) -> None:
         """Nobody gets this instance again; its memory is given back when the last lease on it ends."""
@@ -111,8 +111,7 @@ class ModelPool(Generic[M]):
         deadline = self._clock() + timeout
         with self._changed:
             while not self._closed:
-                instance = self._ready.get(key)
-                if instance is not None:
+                if (instance := self._ready.get(key)) is not None:
                     self._counts["hits"] += 1
                     return self._hand_out(instance)
                 if key in self._loads:
@@ -144,6 +143,14 @@ class ModelPool(Generic[M]):
                 self._retire(instance)
                 if not instance.in_use:
                     self._unload(instance, "discarded")
+
+    def unload(self, size: str) -> None:
+        """Discard `size` in every compute type: leases go on to their end, and who needs it after that loads it."""
+        name, _ = self._engine.resolve(size, "default")
+        with self._changed:
+            found = [instance for instance in self._ready.values() if instance.size == name]
+        for instance in found:
+            instance.discard()
 
     @contextmanager
     def lease(self, size: str, timeout: float = 300.0, *, compute_type: str = "default") -> Iterator[ModelInstance[M]]:
@@ -184,8 +191,7 @@ class ModelPool(Generic[M]):
     def get_stats(self) -> dict[str, Any]:
         """`hits` needed no load of their own, `misses` began one. Times are aware datetimes."""
         with self._changed:
-            asked = self._counts["hits"] + self._counts["misses"]
-            hit_rate = self._counts["hits"] / max(1, asked)
+            hit_rate = self._counts["hits"] / max(1, self._counts["hits"] + self._counts["misses"])
             return {**self._counts, "hit_rate": hit_rate, "loaded": [one.described() for one in self._held()]}
 
     # Below here the lock is held on entry and on return.
@@ -208,9 +214,8 @@ class ModelPool(Generic[M]):
             return False
         needed = self._engine.estimate_bytes(*key)
         if self._memory_bytes and needed > self._memory_bytes:
-            raise OutOfMemory(
-                f"The model needs {needed / 1e6:.0f} MB; the pool's budget is {self._memory_bytes / 1e6:.0f} MB."
-            )
+            budget = f"the pool's budget is {self._memory_bytes / 1e6:.0f} MB"
+            raise OutOfMemory(f"The model needs {needed / 1e6:.0f} MB; {budget}.")
         taken = sum(one.model.memory_bytes for one in held)
         free = self._memory_bytes - taken if self._memory_bytes else self._engine.free_bytes()
         # With nothing to unload or to wait for, the engine tries: the estimate may be too high.
@@ -237,9 +242,8 @@ class ModelPool(Generic[M]):
         while not load.ended:
             self._wait(deadline)
         if load.error is not None:
-            raise type(load.error)(
-                *load.error.args
-            ) from load.error  # one object raised in two threads mixes up its tracebacks
+            # A new one: one object raised in two threads mixes up its tracebacks
+            raise type(load.error)(*load.error.args) from load.error
 
     def _wait(self, deadline: float) -> None:
         left = deadline - self._clock()
@@ -253,8 +257,7 @@ class ModelPool(Generic[M]):
         self._changed.wait(min(left, _LOOK_AGAIN_S))
 
     def _evict_oldest(self, reason: str) -> bool:
-        idle = self._idle()
-        if idle:
+        if idle := self._idle():
             self._counts["evictions"] += 1
             self._retire(idle[0])
             self._unload(idle[0], reason)
@@ -374,8 +377,7 @@ class Fallback(Generic[M]):
         failed = self.rung
         # A smaller batch does not help where the weights alone did not fit.
         lighter = (one for one in self._below if during == "call" or one.weights != failed.weights or one == failed)
-        rung = next(lighter, None)
-        if rung is None:
+        if (rung := next(lighter, None)) is None:
             raise error
         self.rung = rung
         self.steps += 1

@@ -244,6 +244,18 @@ class Process(Base):
     )
 
 
+class ModelOrder(Base):
+    """The last order about a model; workers that live see it with their next sign of life."""
+
+    __tablename__ = "model_orders"
+
+    size: Mapped[str] = mapped_column(primary_key=True)
+    wanted: Mapped[str]
+    ordered_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+    __table_args__ = (CheckConstraint("wanted IN ('loaded','unloaded')", name="wanted"),)
+
+
 class ApiKey(Base):
     """Who may call. The key itself is nowhere: only an HMAC of it."""
 

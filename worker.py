@@ -12,8 +12,9 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from threading import Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery import signals
 
@@ -23,9 +24,15 @@ from config import Settings, get_settings, set_environment
 from database import init_db
 from jobs.presence import Identity, Presence, new_birth
 from jobs.routing import WEBHOOKS
+from models import ModelOrder
 from telemetry.events import emit
 from telemetry.logs import configure_logs
 
+if TYPE_CHECKING:  # the parent imports them before the fork only where there are engine servers
+    from engines import Engine
+    from model_pool import ModelPool
+
+Orders = SimpleQueue[ModelOrder]
 YIELD = 5  # niceness: whoever submits and polls on a busy machine is answered first
 THREAD_POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -114,14 +121,15 @@ def _prepare_child(settings: Settings, identity: Identity, drain_file: Path, ser
     init_db()
     configure_logs(level=settings.log_level, fmt=settings.log_format, process="worker")
     counted: list[Callable[[], dict[str, Any]]] = []  # until there is a pool, nothing is
-    presence = Presence(identity, settings, lambda: counted[0]() if counted else {})
+    orders = Orders()
+    presence = Presence(identity, settings, lambda: counted[0]() if counted else {}, orders.put)
     presence.start()
     signals.worker_process_shutdown.connect(lambda **_: presence.stop(), weak=False)
-    counted.append(_equip(settings, identity, drain_file, servers))
+    counted.append(_equip(settings, identity, drain_file, servers, orders))
 
 
 def _equip(
-    settings: Settings, identity: Identity, drain_file: Path, servers: list[Path]
+    settings: Settings, identity: Identity, drain_file: Path, servers: list[Path], orders: Orders
 ) -> Callable[[], dict[str, Any]]:
     """Build what attempts need, without loading a model unless MODEL_WARMUP asks for it. Returns what counts."""
     import tasks
@@ -140,19 +148,45 @@ def _equip(
     )
     install(pool)
     if settings.model_warmup:
-        Thread(target=_warm_up, args=(pool, settings), name="warm-up", daemon=True).start()
+        Thread(target=_warm_up, args=(pool, engine, settings), name="warm-up", daemon=True).start()
+    Thread(target=_obey_orders, args=(orders, pool, engine), name="orders", daemon=True).start()
     work = attempt.Workplace(settings, open_storage(settings), pool, engine, identity.name, drain_file.exists)
     tasks.equip(partial(attempt.run, work=work))
     return lambda: {"devices": engine.pool_stats(pool.get_stats())}
 
 
-def _warm_up(pool: Any, settings: Settings) -> None:
+def _warm_up(pool: "ModelPool[Any]", engine: "Engine", settings: Settings) -> None:
     """A failure here is only told: the first job meets it again and says so to its caller."""
     try:
-        with pool.acquire_model(settings.whisper_model_size):
-            pass
+        _warm(pool, engine, settings.whisper_model_size)
     except errors.ServiceError as error:
         emit("pool.warm_up_failed", reason=str(error))
+
+
+def _warm(pool: "ModelPool[Any]", engine: "Engine", size: str) -> None:
+    """On every device, and here."""
+    engine.warm(size)
+    with pool.acquire_model(size):
+        pass
+
+
+def _obey_orders(orders: Orders, pool: "ModelPool[Any]", engine: "Engine") -> None:
+    """One after the other: what was ordered last is what holds in the end, whichever order took long."""
+    while True:
+        order = orders.get()
+        try:
+            _obey(order, pool, engine)
+        except Exception as error:  # noqa: BLE001 the next order is obeyed all the same
+            reason = str(error) if isinstance(error, errors.ServiceError) else type(error).__name__
+            emit("pool.order_failed", size=order.size.rpartition("/")[2], wanted=order.wanted, reason=reason)
+
+
+def _obey(order: ModelOrder, pool: "ModelPool[Any]", engine: "Engine") -> None:
+    if order.wanted == "loaded":
+        _warm(pool, engine, order.size)
+    else:
+        pool.unload(order.size)
+        engine.unload(order.size)
 
 
 if __name__ == "__main__":

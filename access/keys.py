@@ -62,7 +62,7 @@ def create(session: Session, wanted: KeyRequest, settings: Settings) -> tuple[Ap
         quota_waiting_jobs=wanted.quota_waiting_jobs,
         quota_audio_hours_per_day=wanted.quota_audio_hours_per_day,
         delete_after_s=wanted.delete_after_s,
-        expires_at=wanted.expires_at,
+        expires_at=wanted.expires_at and wanted.expires_at.astimezone(UTC),  # PostgreSQL knows no offset of 16 hours
     )
     session.add(key)
     session.flush()

@@ -52,7 +52,10 @@ def get_batch(batch_id: UUID, session: ReadSession, settings: AppSettings, calle
     },
 )
 def get_results(
-    batch_id: UUID, session: ReadSession, caller: CallerOf, formats: Formats = ["txt", "srt", "json"]  # noqa: B006 FastAPI copies it
+    batch_id: UUID,
+    session: ReadSession,
+    caller: CallerOf,
+    formats: Formats = ["txt", "srt", "json"],  # noqa: B006 FastAPI copies it
 ) -> StreamingResponse:
     """The transcripts of a batch as a zip, with an index.json of all its jobs. 409 while none is completed."""
     _, jobs = read.batch_jobs(session, batch_id, caller.scope)

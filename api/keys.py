@@ -80,7 +80,7 @@ def list_keys(session: ReadSession) -> KeyList:
     return KeyList(data=[KeyOut(**_shown(key)) for key in keys.list_keys(session)])
 
 
-@router.post("", status_code=status.HTTP_201_CREATED, responses=documented(*REFUSALS))
+@router.post("", status_code=status.HTTP_201_CREATED, responses=documented(400, *REFUSALS))
 def create_key(wanted: KeyIn, request: Request, settings: AppSettings) -> KeyMade:
     """Make a key. With the first one, a service that was open on its own machine asks everybody for a key."""
     values = wanted.model_dump(exclude={"delete_after_seconds"})

@@ -113,6 +113,7 @@ async def list_models() -> ModelList:
     "/models/{model:path}", dependencies=[Depends(authenticated)], responses=openai_documented(401, 404, 429, 503)
 )
 async def retrieve_model(model: str) -> Model:
+    """One of them; 404 for a name that `model` does not take."""
     for known in MODELS.data:
         if known.id == model:
             return known

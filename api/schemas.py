@@ -2,11 +2,11 @@
 
 import json
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, Literal, TypeVar
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from config import MODEL_SIZES
 from jobs.submit import JobRequest
@@ -58,7 +58,15 @@ def _written_out(value: Any) -> Any:
     return value
 
 
-Moment = Annotated[datetime, BeforeValidator(_written_out)]
+def _in_utc(value: datetime) -> datetime:
+    """PostgreSQL knows no offset of 16 hours or more."""
+    try:
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+    except OverflowError:
+        raise ValueError("lies outside of the years 1 to 9999") from None
+
+
+Moment = Annotated[datetime, BeforeValidator(_written_out), AfterValidator(_in_utc)]
 OptionalText = Annotated[str | None, BeforeValidator(_absent)]
 Prompt = Annotated[str, StringConstraints(max_length=2000)]
 

@@ -35,7 +35,7 @@ class _Books:
 def survey(settings: Settings, storage: Storage, admission: Admission) -> AdminHealth:
     database, books = _from_database(settings, admission)
     redis, queues = _from_redis()
-    workers, devices = _workers(books.children, books.jobs), _devices(books.children)
+    workers, devices = _workers(books.children, books.jobs), devices_of(books.children)
     parts = {"database": database, "redis": redis, "relay": _relay(books.relays), "storage": _room(storage)}
     problems = [f"{name} is away" for name, part in parts.items() if not part.ok]
     if not workers["alive"]:
@@ -57,8 +57,13 @@ def survey(settings: Settings, storage: Storage, admission: Admission) -> AdminH
     )
 
 
+def seen_within_s(settings: Settings) -> float:
+    """Who gave a sign of life within so many seconds is alive."""
+    return SIGNS_MISSED * presence.interval_s(settings)
+
+
 def _from_database(settings: Settings, admission: Admission) -> tuple[Component, _Books]:
-    within_s = SIGNS_MISSED * presence.interval_s(settings)
+    within_s = seen_within_s(settings)
     try:
         latency_ms = round(check_db_connection(), 2)
         with transaction() as session:
@@ -103,7 +108,7 @@ def _workers(children: Sequence[Process], jobs: dict[str, Any]) -> dict[str, Any
     }
 
 
-def _devices(children: Sequence[Process]) -> list[dict[str, Any]]:
+def devices_of(children: Sequence[Process]) -> list[dict[str, Any]]:
     """Each engine server, or child with an engine of its own, once: the children of a server all tell the same."""
     told = {
         (child.worker, one["pid"]): {**one, "worker": child.worker}

@@ -64,6 +64,14 @@ class Engine(Protocol):
         """Whose work follows: where a device is shared, urgent rows go first."""
         ...
 
+    def warm(self, size: str) -> None:
+        """Have the servers of all devices load it; nothing where the weights are in this process's own pool."""
+        ...
+
+    def unload(self, size: str) -> None:
+        """Have the servers of all devices drop it, as ModelPool.unload does; nothing where there are none."""
+        ...
+
     def pool_stats(self, pool: dict[str, Any]) -> list[dict[str, Any]]:
         """What stands in /admin/health, one a device. `pool`: the counts of this process's own pool."""
         ...

@@ -49,6 +49,12 @@ class FakeEngine:
     def begin(self, *, urgent: bool) -> None:
         return
 
+    def warm(self, size: str) -> None:
+        return
+
+    def unload(self, size: str) -> None:
+        return
+
     def pool_stats(self, pool: dict[str, Any]) -> list[dict[str, Any]]:
         return [{**pool, "device": "fake", "pid": os.getpid()}]
 

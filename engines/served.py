@@ -21,7 +21,7 @@ from engines.decoding import decode
 from engines.foreign import foreign_errors
 from engines.link import Link
 from engines.wire import FRAMES
-from errors import EngineError
+from errors import EngineError, ServiceError
 from transcript import DecodeOptions, Language, Segment
 
 if TYPE_CHECKING:
@@ -72,9 +72,27 @@ class WhisperEngine:
     def begin(self, *, urgent: bool) -> None:
         self.caller.urgent = urgent
 
+    def warm(self, size: str) -> None:
+        name, compute_type = self.resolve(size, "default")
+        self._ask_all("load", size=name, compute_type=compute_type)
+
+    def unload(self, size: str) -> None:
+        self._ask_all("unload", size=catalog.canonical(size))
+
     def pool_stats(self, pool: dict[str, Any]) -> list[dict[str, Any]]:
         """Of each device's server: this process holds no weights."""
         return [link.ask("stats") for link in self._links]
+
+    def _ask_all(self, operation: str, **fields: Any) -> None:
+        """What one device refuses, the others still do. Raises what the first one refused with."""
+        refusals = list[ServiceError]()
+        for link in self._links:
+            try:
+                link.ask(operation, **fields)
+            except ServiceError as error:
+                refusals.append(error)
+        if refusals:
+            raise refusals[0]
 
     @cached_property
     def _device(self) -> dict[str, Any]:

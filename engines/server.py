@@ -80,6 +80,8 @@ class Server:
                 child.answer(request, self._stats())
             case "load":
                 Thread(target=self._load, args=(child, request), daemon=True).start()
+            case "unload":
+                Thread(target=self._unload, args=(child, request), daemon=True).start()
             case _:
                 self._lanes.batcher.put(_row(child, request))
 
@@ -87,6 +89,13 @@ class Server:
         try:
             with self._pool.lease(request["size"], compute_type=request["compute_type"]) as lease:
                 child.answer(request, {**lease.model.facts(), "memory_bytes": lease.model.memory_bytes})
+        except Exception as error:  # noqa: BLE001 whoever asked must hear of it
+            child.refuse(request, translate(error))
+
+    def _unload(self, child: Child, request: Request) -> None:
+        try:
+            self._pool.unload(request["size"])
+            child.answer(request, {})
         except Exception as error:  # noqa: BLE001 whoever asked must hear of it
             child.refuse(request, translate(error))
 

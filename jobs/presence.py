@@ -1,4 +1,4 @@
-"""Signs of life: a row a process, refreshed every few seconds, with what it counts."""
+"""Signs of life: a row a process, refreshed every few seconds, with what it counts; and a look at what was ordered."""
 
 import json
 import socket
@@ -16,7 +16,8 @@ from sqlalchemy.dialects.postgresql import insert
 import errors
 from config import Settings, get_settings
 from database import transaction
-from models import Process
+from jobs.orders import Watch
+from models import ModelOrder, Process
 from telemetry.events import emit
 
 LONGEST_INTERVAL_S = 5.0
@@ -75,10 +76,19 @@ def is_alive(host: str, settings: Settings) -> bool:
 class Presence:
     """Signs in again and again, on a thread. Where the database is away a sign is missed, nothing more."""
 
-    def __init__(self, identity: Identity, settings: Settings, stats: Callable[[], Mapping[str, Any]]) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        settings: Settings,
+        stats: Callable[[], Mapping[str, Any]],
+        on_order: Callable[[ModelOrder], object] | None = None,
+    ) -> None:
+        """`on_order` is told, on the same thread, of each order that was placed since the first look, once."""
         self._identity = identity
         self._interval_s = interval_s(settings)
         self._stats = stats
+        self._on_order = on_order
+        self._orders = Watch()
         self._done = Event()
         self._thread = Thread(target=self._run, name="presence", daemon=True)
 
@@ -92,8 +102,22 @@ class Presence:
 
     def _run(self) -> None:
         while not self._done.is_set():
+            self._look_for_orders()  # first, so that whoever is seen alive obeys what is ordered from then on
             _attempt(lambda: sign_in(self._identity, self._counted()))
             self._done.wait(self._interval_s)
+
+    def _look_for_orders(self) -> None:
+        if self._on_order is None:
+            return
+        try:
+            with transaction() as session:
+                orders = self._orders.unseen(session)
+            for order in orders:
+                self._on_order(order)
+        except errors.Unavailable:
+            return
+        except Exception as error:  # noqa: BLE001 orders that cannot be read must not make the child look dead
+            emit("presence.orders_failed", reason=type(error).__name__)
 
     def _counted(self) -> Mapping[str, Any]:
         try:

@@ -17,6 +17,7 @@ from uuid import uuid4
 import psycopg2
 import pytest
 import redis
+import structlog
 from psycopg2 import sql
 from sqlalchemy import make_url
 
@@ -39,6 +40,9 @@ def pytest_configure() -> None:
     for name in config.Settings.model_fields:
         os.environ.pop(name.upper(), None)
     config.Settings.model_config["env_file"] = None
+    *others, _ = structlog.get_config()["processors"]
+    plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*others, plain])  # where rich is installed, a traceback takes it seconds
 
 
 @contextmanager

@@ -344,6 +344,11 @@ def test_an_api_that_others_reach_starts_with_a_key_in_the_database(settings: Se
         assert httpx.get(f"{url}/jobs/").status_code == 401
 
 
+def test_a_key_may_expire_in_any_time_zone(client: TestClient) -> None:
+    made = client.post("/admin/keys", json={"name": "x", "expires_at": "2099-01-31T00:00:00+23:59"})
+    assert (made.status_code, made.json()["expires_at"]) == (201, "2099-01-30T00:01:00Z")
+
+
 @pytest.mark.parametrize(
     "headers", [{"Host": "evil.example"}, {"Host": "evil.example:8000"}, {"Sec-Fetch-Site": "cross-site"}, {"Host": ""}]
 )

@@ -4,6 +4,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
 from httpx import Client
 
 from config import Settings
@@ -144,3 +145,22 @@ def test_a_purge_removes_audio_text_and_row(client: Client, settings: Settings, 
         "SELECT (SELECT count(*) FROM transcription_jobs), (SELECT count(*) FROM transcription_results),"
         " (SELECT count(*) FROM transcript_segments), (SELECT count(*) FROM job_events)"
     ) == [(0, 0, 0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("moment", "status"),
+    [
+        ("2026-01-31T09:30:00Z", 200),
+        ("2026-01-31T09:30", 200),
+        ("2026-01-31T09:30:00+23:59", 200),
+        ("0001-01-01T00:00:00+12:00", 422),
+        ("9999-12-31T23:59:59-12:00", 422),
+        ("1234567", 422),
+        ("yesterday", 422),
+    ],
+)
+def test_a_moment_is_taken_in_any_time_zone_and_nothing_else_for_one(
+    client: TestClient, moment: str, status: int
+) -> None:
+    for name in ("created_after", "created_before"):
+        assert client.get("/jobs/", params={name: moment}).status_code == status

@@ -21,6 +21,7 @@ from tests.api_client import WAV
 from tests.conftest import ROOT
 from tests.far_server import Exchange, FarServer, far_server
 from tests.processes import until
+from tests.s3_server import CREDENTIALS, s3_server, use_credentials
 
 pytestmark = [pytest.mark.xdist_group("contract stack"), pytest.mark.timeout(300)]
 SAMPLE = ROOT / "demo" / "samples" / "english.wav"
@@ -157,6 +158,24 @@ def in_redis(marker: str, url: str) -> Iterator[str]:
             held = client.lrange(name, 0, -1) if client.type(name) == b"list" else [client.dump(name) or b""]
             if any(marker.encode() in item for item in [name, *held]):
                 yield f"redis {name!r}"
+
+
+def test_with_recordings_in_s3_nothing_of_them_lies_on_a_disk_that_api_and_workers_would_have_to_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_credentials(monkeypatch, CREDENTIALS)
+    with s3_server() as new_bucket:
+        bucket = new_bucket()
+        there: dict[str, Any] = {"storage_url": f"s3://{bucket.name}/in", "s3_endpoint_url": bucket.endpoint_url}
+        with Stack(tmp_path / "data", whisper_model_size="demo", **there) as running:
+            with httpx.Client(base_url=running.url, timeout=30) as http:
+                job = http.post("/transcribe/", files={"file": ("a.wav", SAMPLE.read_bytes())}).json()
+                assert finished(http, job["status_url"])["result"]["text"].startswith("one two three")
+                assert len(bucket.objects()) == 1
+                assert http.get(f"{job['status_url']}/audio").content == SAMPLE.read_bytes()
+                assert http.delete(job["status_url"], params={"purge": True}).status_code == 204
+            assert bucket.objects() == []
+            assert not (running.data_dir / "audio").exists()
 
 
 def test_with_a_key_in_its_database_the_stack_may_be_opened_and_without_one_not(tmp_path: Path) -> None:

@@ -319,6 +319,21 @@ def test_a_model_is_loaded_once_and_used_again(http: httpx.Client) -> None:
     assert hits / (hits + misses) > 0.9
 
 
+def test_a_model_is_loaded_and_unloaded_by_order_and_a_job_works_afterwards(http: httpx.Client) -> None:
+    def loaded() -> list[Job]:
+        (demo,) = [one for one in http.get("/admin/models").json()["data"] if one["size"] == "demo"]
+        return list(demo["loaded"])
+
+    finished(http, submit(http, SAMPLES / "english.wav"))
+    assert http.delete("/admin/models/demo").status_code == 202
+    until(lambda: not loaded(), 30)
+    assert http.post("/admin/models/demo").status_code == 202
+    assert all(one["memory_bytes"] > 0 for one in until(loaded, 30))
+    assert http.delete("/admin/models/demo").json()["wanted"] == "unloaded"
+    until(lambda: not loaded(), 30)
+    assert finished(http, submit(http, SAMPLES / "english.wav"))["status"] == "completed"
+
+
 def test_ctrl_c_stops_everything_and_a_second_start_keeps_the_data_and_warms_up(tmp_path: Path) -> None:
     with Stack(tmp_path, whisper_model_size="demo") as first:
         with httpx.Client(base_url=first.url, timeout=30) as http:

@@ -182,6 +182,25 @@ def test_a_pool_lends_an_engines_models_and_a_ladder_runs_on_them(case: Case) ->
     pool.close()
 
 
+def held(engine: Engine, pool: ModelPool[Model]) -> set[str]:
+    """What stands in /admin/models."""
+    return {model["size"] for one in engine.pool_stats(pool.get_stats()) for model in one["loaded"]}
+
+
+def test_a_model_is_warmed_and_unloaded_and_there_again_when_it_is_needed(case: Case) -> None:
+    pool = ModelPool(case.engine, size=2, max_size=2)
+    for _ in range(2):
+        case.engine.warm(case.model.size)
+        with pool.lease(case.model.size) as lease:
+            found = lease.model.transcribe(case.windows[:1], OPTIONS)
+        assert case.model.size in held(case.engine, pool)
+        pool.unload(case.model.size)
+        case.engine.unload(case.model.size)
+        assert case.model.size not in held(case.engine, pool)
+        assert list(map(text, found)) == [text(case.model.transcribe([case.windows[0]], OPTIONS)[0])]
+    pool.close()
+
+
 def test_a_model_may_be_closed_twice(case: Case) -> None:
     model = case.engine.load(case.model.size, "default")
     model.close()

@@ -239,18 +239,25 @@ class StubModel:
     def __init__(self, rows: int) -> None:
         self.rows = rows
         self.calls: list[int] = []
+        self.begun, self.go_on = Event(), Event()
+        self.go_on.set()
+        self.closed = False
 
     def facts(self) -> dict[str, Any]:
         return {}
 
     def run(self, operation: str, mels: list[Audio], requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
         self.calls.append(len(mels))
+        self.begun.set()
+        assert self.go_on.wait(20)
+        assert not self.closed
         assert len(set(map(batch_key, requests))) == 1
         if len(mels) > self.rows:
             raise OutOfMemory("The device ran out of memory.")
         return [{"first": float(mel[0, 0])} for mel in mels]
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        self.closed = True
 
 
 class StubEngine:
@@ -324,6 +331,22 @@ def test_out_of_memory_halves_the_batch_and_nobody_notices(tmp_path: Path) -> No
 def test_out_of_memory_for_a_single_row_is_told_to_its_child(tmp_path: Path) -> None:
     with stub_server(tmp_path, rows=0) as (_, link), pytest.raises(OutOfMemory):
         row(link, 1)
+
+
+def test_a_model_that_is_unloaded_while_it_works_answers_first(tmp_path: Path) -> None:
+    with stub_server(tmp_path, rows=8) as (engine, link), ThreadPoolExecutor(1) as pool:
+        link.ask("load", size="base", compute_type="int8")
+        (model,) = engine.loaded
+        model.go_on.clear()
+        working = pool.submit(row, link, 1)
+        assert model.begun.wait(20)
+        link.ask("unload", size="base")
+        assert not model.closed
+        model.go_on.set()
+        assert working.result(20) == 1
+        until(lambda: model.closed)
+        assert row(link, 2) == 2
+        assert len(engine.loaded) == 2, "who needs it after that has it loaded anew"
 
 
 def anonymous_mb(pid: int) -> float:

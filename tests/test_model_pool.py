@@ -173,6 +173,71 @@ def test_a_failed_load_leaves_the_place_free(engine: StubEngine) -> None:
     assert loaded(pool) == ["base"]
 
 
+# --- unloading -----------------------------------------------------------------------------------------------------
+
+
+def test_a_model_is_unloaded_by_any_of_its_names_and_in_every_type(engine: StubEngine) -> None:
+    pool = make_pool(engine)
+    use(pool, "base", "tiny")
+    with pool.lease("base", compute_type="float32"):
+        pass
+    pool.unload("alias")
+    assert engine.closes == ["base", "base"]
+    assert loaded(pool) == ["tiny"]
+
+
+def test_a_model_in_use_is_unloaded_when_its_leases_end_and_handed_out_no_more(engine: StubEngine) -> None:
+    pool = make_pool(engine)
+    with pool.lease("base") as one, pool.lease("base"):
+        pool.unload("base")
+        pool.unload("base")
+        assert engine.closes == []
+        with pool.lease("base") as newer:
+            assert newer.model is not one.model
+        assert loaded(pool) == ["base", "base"]
+    assert engine.closes == ["base"]
+    assert not newer.model.closed
+    assert loaded(pool) == ["base"]
+
+
+def test_a_load_under_way_is_not_unloaded(engine: StubEngine, threads: ThreadPoolExecutor) -> None:
+    pool = make_pool(engine)
+    gate = engine.during_load = Gate()
+    loading = threads.submit(use, pool, "base")
+    assert gate.begun.wait(20)
+    pool.unload("base")
+    gate.go_on.set()
+    loading.result(20)
+    assert loaded(pool) == ["base"]
+
+
+def test_unloading_makes_room_for_whoever_waits(engine: StubEngine, threads: ThreadPoolExecutor) -> None:
+    clock = Clock()
+    pool = ModelPool(engine, size=1, max_size=1, clock=clock)
+    with pool.lease("a"):
+        asked = clock.asked
+        waiter = threads.submit(use, pool, "b")
+        eventually(lambda: clock.asked >= asked + 2)
+        pool.unload("a")
+    waiter.result(20)
+    assert engine.closes == ["a"]
+
+
+def test_unloading_is_no_eviction_and_no_use(engine: StubEngine) -> None:
+    pool = make_pool(engine)
+    use(pool, "base")
+    before = pool.get_stats()
+    pool.unload("base")
+    pool.unload("never loaded")
+    assert pool.get_stats() == {**before, "loaded": []}
+
+
+def test_a_model_given_as_a_path_is_told_whole_to_operators(engine: StubEngine) -> None:
+    pool = make_pool(engine)
+    use(pool, "/models/mine/base")
+    assert loaded(pool) == ["/models/mine/base"]
+
+
 # --- closing, counting, the process's own pool ---------------------------------------------------------------------
 
 

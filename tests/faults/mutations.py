@@ -23,9 +23,9 @@ GIVE_UP = (
     ".where(Job.id == fence.job_id, Job.status == Status.PROCESSING)",
 )
 STALE = (
-    "jobs/sweep.py",
-    "or_(Job.published_at.is_(None), Job.published_at < _stale(settings)),",
-    "Job.published_at.is_(None),",
+    "jobs/turns.py",
+    "WHERE head.published_at IS NULL OR head.published_at < now() - :stale",
+    "WHERE head.published_at IS NULL AND :stale IS NOT NULL",
 )
 Edit = tuple[str, str, str]  # file, what is there once, what stands there instead
 
@@ -84,7 +84,27 @@ MUTATIONS = (
     one("a cancel of what is final", "test_jobs_cancel.py::test_a_final_job_stays_as_it_is", (
         "jobs/cancel.py", "if status in (Status.PENDING, Status.PROCESSING):", "if status:",
     )),
-    one("a cancel that does not look first", RACE, ("jobs/cancel.py", ".with_for_update()", "")),
+    one("turns by age alone", "test_jobs_doorbells.py::test_callers_take_turns_however_many_jobs_each_has", (
+        "jobs/turns.py", "ORDER BY turn, head.run_at", "ORDER BY head.run_at",
+    )),
+    one("a key for any payload", "test_idempotency.py::test_one_key_cannot_stand_for_a_recording_and_a_batch", (
+        "jobs/idempotency.py", "if row.fingerprint != once.fingerprint:", "if not row.fingerprint:",
+    )),
+    one("a key that does not lock", "test_idempotency.py::test_fifty_identical_posts_at_once_make_one_job", (
+        "api/submit.py", "row is not None and row.job_id is not None", "row is not None and row.batch_id is not None",
+    )),
+    one("jobs of others", "test_access_ownership.py::test_a_job_of_somebody_else_is_not_there", (
+        "jobs/read.py", "if job is None or owner not in (None, job.owner):", "if job is None:",
+    )),
+    one("batches of others", "test_access_ownership.py::test_a_batch_of_somebody_else_is_not_there", (
+        "jobs/read.py", "if batch is None or owner not in (None, batch.owner):", "if batch is None:",
+    )),
+    one("quotas that nobody waits for", "test_access_quota.py", (
+        "access/quota.py", "select(func.pg_advisory_xact_lock(", "select(func.abs(",
+    )),
+    one("a cancel that does not look first", RACE, (
+        "jobs/cancel.py", ".where(Job.id == job_id).with_for_update()", ".where(Job.id == job_id)",
+    )),
 )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from tests.processes import until
 
 pytestmark = pytest.mark.timeout(180)
 RELAYS = ("relay", "relay-2")
-MARKS = "SET queue='transcription.normal'"  # in the transaction that rings
+MARKS = "queue = 'transcription.normal'"  # in the transaction that rings
 
 
 def sprung(traps: dict[str, Trap]) -> str:
