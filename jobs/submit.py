@@ -54,7 +54,7 @@ def _model_problems(model_size: str, settings: Settings) -> list[tuple[str, str]
 
 
 def _is_allowed_path(model_size: str, settings: Settings) -> bool:
-    if "/" not in model_size:
+    if "/" not in model_size or "\0" in model_size:
         return False
     allowed = [Path(folder).resolve() for folder in settings.model_allowed_paths.split(":") if folder]
     return any(Path(model_size).resolve().is_relative_to(folder) for folder in allowed)

@@ -151,6 +151,7 @@ def test_every_language_that_whisper_knows_is_accepted(language: str) -> None:
 @pytest.mark.parametrize(
     ("path", "is_allowed"),
     [
+        ("{0}/mine\0", False),
         ("{0}/one", True),
         ("{0}/deep/er", True),
         ("{0}/../outside", False),
