@@ -88,7 +88,8 @@ class Server:
     def _load(self, child: Child, request: Request) -> None:
         try:
             with self._pool.lease(request["size"], compute_type=request["compute_type"]) as lease:
-                child.answer(request, {**lease.model.facts(), "memory_bytes": lease.model.memory_bytes})
+                answer = {**lease.model.facts(), "memory_bytes": lease.model.memory_bytes}
+            child.answer(request, answer)  # once the lease is over: who then unloads the model finds it idle
         except Exception as error:  # noqa: BLE001 whoever asked must hear of it
             child.refuse(request, translate(error))
 
