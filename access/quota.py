@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from math import ceil
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 import errors
@@ -14,23 +14,44 @@ DAY = timedelta(hours=24)
 WAIT_S = 30  # for a job to finish
 USUAL_BYTES_A_SECOND = 16_000  # 128 kbit/s, as long as a recording has not been probed
 
+UNDER_WAY = 10_000  # jobs: a hundred files on each of a hundred connections
+_LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
+# Every value of the first two columns is named for the index of waiting jobs: a caller's history may be long.
+_WAITING = text("""
+    SELECT count(*) FROM (
+        SELECT FROM transcription_jobs
+        WHERE status = 'pending' AND retrying IN (false, true) AND priority IN ('high', 'normal') AND owner = :owner
+        LIMIT :most
+    ) AS waiting""")
+
 
 def check(session: Session, caller: Caller, *, jobs: int, size_bytes: int) -> None:
-    """Whether this caller may submit so much more. Holds the caller's other submissions up until the commit, so that
-    no two of them take the same room. Raises QuotaExceeded.
+    """Whether this caller may submit so much more. Where room is scarce, its other submissions wait until the commit,
+    so that no two of them take the same. Raises QuotaExceeded.
     """
-    if not (caller.quota_waiting_jobs or caller.quota_audio_s_per_day):
+    if not (caller.quota_waiting_jobs or caller.quota_audio_s_per_day) or _has_plenty(session, caller, jobs):
         return
-    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"quota:{caller.owner}", 0))))
+    session.execute(_LOCK, {"name": f"quota:{caller.owner}"})
     if caller.quota_waiting_jobs:
         _check_waiting(session, caller, jobs)
     if caller.quota_audio_s_per_day:
         _check_audio(session, caller, size_bytes / USUAL_BYTES_A_SECOND)
 
 
+def _has_plenty(session: Session, caller: Caller, jobs: int) -> bool:
+    """Room for everything that may be under way at once: then nobody has to wait for anybody."""
+    if caller.quota_audio_s_per_day or caller.quota_waiting_jobs <= UNDER_WAY:
+        return False
+    return _waiting(session, caller) + jobs + UNDER_WAY <= caller.quota_waiting_jobs
+
+
+def _waiting(session: Session, caller: Caller) -> int:
+    return session.scalar(_WAITING, {"owner": caller.owner, "most": caller.quota_waiting_jobs}) or 0
+
+
 def _check_waiting(session: Session, caller: Caller, jobs: int) -> None:
-    waiting = select(func.count()).where(Job.owner == caller.owner, Job.status == "pending")
-    if (session.scalar(waiting) or 0) + jobs > caller.quota_waiting_jobs:
+    most = caller.quota_waiting_jobs
+    if _waiting(session, caller) + jobs > most:
         message = f"This key may have {caller.quota_waiting_jobs} jobs waiting. Send more when some are done."
         raise errors.QuotaExceeded(message, retry_after_s=WAIT_S)
 

@@ -20,6 +20,7 @@ from database import transaction
 from jobs import claim
 from tests.api_client import WAV, files_below, rows, wav_of_silence
 from tests.callers import key_of
+from tests.checker import many_jobs
 
 HOUR = 3600
 ANYBODY = Caller(owner="key:1", name="somebody", role="user")
@@ -135,3 +136,23 @@ def test_a_recording_longer_than_the_quota_is_refused_also_as_the_first(database
 def test_who_has_no_quota_is_not_counted(database: Settings) -> None:
     use(10_000, hours_ago=1)
     check(ANYBODY, 10_000)
+
+
+def test_far_below_its_quota_nobody_waits_for_another(settings: Settings) -> None:
+    """Two transactions of one caller at once; near the quota the second one would wait for the first."""
+    far = Caller("key:a", "a", "user", quota_waiting_jobs=quota.UNDER_WAY + 10)
+    near = Caller("key:b", "b", "user", quota_waiting_jobs=10)
+    for caller, waits in ((far, False), (near, True)):
+        with transaction() as first:
+            quota.check(first, caller, jobs=1, size_bytes=1)
+            locks = rows("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted")
+            assert locks == [(int(waits),)]
+
+
+def test_the_last_places_are_given_out_one_by_one_however_large_the_quota(settings: Settings) -> None:
+    caller = Caller("key:a", "a", "user", quota_waiting_jobs=quota.UNDER_WAY + 2)
+    many_jobs(quota.UNDER_WAY + 1, owner="key:a")
+    with transaction() as session:
+        quota.check(session, caller, jobs=1, size_bytes=1)
+        with pytest.raises(errors.QuotaExceeded):
+            quota.check(session, caller, jobs=2, size_bytes=1)

@@ -48,7 +48,6 @@ OWNERS = {  # a library, and the only places that import it; demo is a workshop,
     "httpx": {"outbound", "client"},
     "httpcore": {"outbound"},
     "jwt": {"access"},
-    "limits": {"access/limits.py"},
     "subprocess": {"audio", "engines/supervisor.py", "stack", "demo"},
 }
 VAGUE = {"utils", "util", "helpers", "helper", "common", "core", "services", "service", "managers", "manager"}
