@@ -19,12 +19,10 @@ import errors
 from access import keys
 from config import adopt_running_stack, get_settings
 from database import transaction
-from models import ApiKey
 from telemetry.logs import configure_logs
 
 SPAN = re.compile(r"(\d{1,5})([hdw])")
 SPANS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
-MOMENTS = ("created_at", "expires_at", "revoked_at", "last_used_at")
 COLUMNS = "{:36}  {:20}  {:5}  {:8}  {:8}  {:10}  {:10}"
 Commands = Any  # argparse gives what add_subparsers() returns no public name
 
@@ -115,7 +113,7 @@ def _create(asked: argparse.Namespace) -> None:
     with transaction() as session:
         key, token = keys.create(session, wanted, get_settings())
     if asked.json:
-        print(json.dumps(_shown(key) | {"key": token}))
+        print(_as_json(keys.shown(key) | {"key": token}))
         return
     print(token)  # alone on stdout, for KEY=$(python -m admin keys create ...)
     print(f"This is the only time that the key is shown. Its id, to revoke it: {key.id}", file=sys.stderr)
@@ -123,14 +121,14 @@ def _create(asked: argparse.Namespace) -> None:
 
 def _list(asked: argparse.Namespace) -> None:
     with transaction() as session:
-        shown = [_shown(key) for key in keys.list_keys(session)]
+        shown = [keys.shown(key) for key in keys.list_keys(session)]
     if asked.json:
-        print(json.dumps(shown))
+        print(_as_json(shown))
         return
     print(COLUMNS.format("ID", "NAME", "ROLE", "KEY", "STATE", "LAST USED", "EXPIRES"))
     for key in shown:
-        days = ((key[name] or "never")[:10] for name in ("last_used_at", "expires_at"))
-        print(COLUMNS.format(key["id"], key["name"][:20], key["role"], key["hint"], key["state"], *days))
+        days = (f"{key[name]:%Y-%m-%d}" if key[name] else "never" for name in ("last_used_at", "expires_at"))
+        print(COLUMNS.format(str(key["id"]), key["name"][:20], key["role"], key["hint"], key["state"], *days))
 
 
 def _revoke(asked: argparse.Namespace) -> None:
@@ -139,24 +137,8 @@ def _revoke(asked: argparse.Namespace) -> None:
     print(f"The key of {key.name} is revoked. A running API refuses it within seconds.")
 
 
-def _shown(key: ApiKey) -> dict[str, Any]:
-    """The names are those of /admin/keys."""
-    return {
-        "id": str(key.id),
-        "name": key.name,
-        "role": key.role,
-        "hint": key.hint,
-        "state": keys.state_of(key),
-        "rate_limit_per_minute": key.rate_limit_per_minute,
-        "quota_waiting_jobs": key.quota_waiting_jobs,
-        "quota_audio_hours_per_day": key.quota_audio_hours_per_day,
-        "delete_after_seconds": key.delete_after_s,
-        **{name: _iso(getattr(key, name)) for name in MOMENTS},
-    }
-
-
-def _iso(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat()
+def _as_json(value: object) -> str:
+    return json.dumps(value, default=lambda it: it.isoformat() if isinstance(it, datetime) else str(it))
 
 
 if __name__ == "__main__":

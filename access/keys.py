@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
@@ -24,6 +24,10 @@ MOST_REQUESTS = 100_000  # a minute: each is an entry in Redis
 MOST_JOBS, MOST_HOURS = 1_000_000, 1_000_000.0
 LONGEST_KEPT_S = 10 * 365 * 86_400
 LATEST_EXPIRY = timedelta(days=36_500)
+SHOWN = (
+    "id name role hint rate_limit_per_minute quota_waiting_jobs quota_audio_hours_per_day "
+    "created_at expires_at revoked_at last_used_at"
+).split()
 State = Literal["active", "expired", "revoked"]
 
 
@@ -112,6 +116,12 @@ def state_of(key: ApiKey) -> State:
     if key.revoked_at is not None:
         return "revoked"
     return "expired" if key.expires_at is not None and key.expires_at <= datetime.now(UTC) else "active"
+
+
+def shown(key: ApiKey) -> dict[str, Any]:
+    """A key as people may see it, by the names of /admin/keys."""
+    columns = {name: getattr(key, name) for name in SHOWN}
+    return columns | {"state": state_of(key), "delete_after_seconds": key.delete_after_s}
 
 
 def note_use(session: Session, key: ApiKey) -> None:

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from math import ceil
 
-from sqlalchemy import func, select, text
+from sqlalchemy import ColumnElement, func, select, text
 from sqlalchemy.orm import Session
 
 import errors
@@ -13,7 +13,6 @@ from models import Job
 DAY = timedelta(hours=24)
 WAIT_S = 30  # for a job to finish
 USUAL_BYTES_A_SECOND = 16_000  # 128 kbit/s, as long as a recording has not been probed
-
 UNDER_WAY = 10_000  # jobs: a hundred files on each of a hundred connections
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
 # Every value of the first two columns is named for the index of waiting jobs: a caller's history may be long.
@@ -52,19 +51,25 @@ def _waiting(session: Session, caller: Caller) -> int:
 def _check_waiting(session: Session, caller: Caller, jobs: int) -> None:
     most = caller.quota_waiting_jobs
     if _waiting(session, caller) + jobs > most:
-        message = f"This key may have {caller.quota_waiting_jobs} jobs waiting. Send more when some are done."
+        message = f"This key may have {most} jobs waiting. Send more when some are done."
         raise errors.QuotaExceeded(message, retry_after_s=WAIT_S)
 
 
 def _check_audio(session: Session, caller: Caller, wanted_s: float) -> None:
-    probed_s = Job.audio["duration"].as_float()
-    audio_s = func.sum(func.coalesce(probed_s, Job.size_bytes / float(USUAL_BYTES_A_SECOND)))
     of_today = (Job.owner == caller.owner, Job.created_at > func.now() - DAY)
-    used_s, first = session.execute(select(audio_s, func.min(Job.created_at)).where(*of_today)).one()
+    used_s, first = session.execute(
+        select(audio_seconds(USUAL_BYTES_A_SECOND), func.min(Job.created_at)).where(*of_today)
+    ).one()
     if (used_s or 0) + wanted_s > caller.quota_audio_s_per_day:
         hours, used = caller.quota_audio_s_per_day / 3600, (used_s or 0) / 3600
         message = f"This key may submit {hours:g} hours of audio in 24 hours; {used:.1f} are used. Send this later."
         raise errors.QuotaExceeded(message, retry_after_s=_until_free_s(session, first))
+
+
+def audio_seconds(bytes_a_second: float) -> ColumnElement[float]:
+    """The sum over jobs: as probed, else estimated from their bytes."""
+    probed_s = Job.audio["duration"].as_float()
+    return func.sum(func.coalesce(probed_s, Job.size_bytes / float(bytes_a_second)))
 
 
 def _until_free_s(session: Session, first: datetime | None) -> int:

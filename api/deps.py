@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from fastapi import Depends, Request
+from fastapi import Depends
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
@@ -77,4 +77,3 @@ ReadSession = Annotated[Session, Depends(reading, scope="function")]
 AppSettings = Annotated[Settings, Depends(get_settings)]
 AppStorage = Annotated[Storage, Depends(get_storage)]
 CallerOf = Annotated[Caller, Depends(authenticated)]
-__all__ = ["AppSettings", "AppStorage", "CallerOf", "ReadSession", "Request", "an_admin", "authenticated"]

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 import errors
 from api.deps import AppSettings, ReadSession, an_admin
 from api.problems import documented
+from api.schemas import MOMENT
 from api.survey import devices_of, seen_within_s
 from config import MODEL_SIZES, Settings
 from database import transaction
@@ -19,7 +20,6 @@ from jobs.submit import JobRequest, validate
 from models import ModelOrder
 from telemetry.events import emit
 
-MOMENT = "2026-01-31T09:30:00.000000Z"
 Size = Annotated[str, Path(description="A size such as `small`, or a path below MODEL_ALLOWED_PATHS.")]
 Row = dict[str, Any]
 router = APIRouter(prefix="/admin/models", tags=["admin"], dependencies=[Depends(an_admin)])
@@ -115,7 +115,7 @@ def _refuse_unknown(size: str, settings: Settings) -> None:
     """What a job may ask for, an order may."""
     try:
         validate(JobRequest(size), settings)
-    except (errors.InvalidOption, ValueError) as error:  # ValueError: a path with a NUL
+    except errors.InvalidOption as error:
         expected = f"expected one of {', '.join(MODEL_SIZES)}, or a path below MODEL_ALLOWED_PATHS"
         raise errors.NotFound(f"There is no such model: {expected}.") from error
 

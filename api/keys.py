@@ -11,12 +11,11 @@ from access import keys
 from access.caller import LONGEST_NAME, is_name
 from api.deps import AppSettings, ReadSession, an_admin
 from api.problems import documented
+from api.schemas import MOMENT
 from database import transaction
-from models import ApiKey
 from telemetry.events import emit
 
 KEY_ID = "4f1c2a1e-9d0b-4c39-8a51-0f6e1f3f2b7a"
-MOMENT = "2026-01-31T09:30:00.000000Z"
 REFUSALS = (401, 403, 422, 429, 503)
 Role = Literal["user", "admin"]
 Limit = Annotated[int | None, Field(ge=0)]
@@ -77,7 +76,7 @@ class KeyList(BaseModel):
 @router.get("", responses=documented(401, 403, 429, 503))
 def list_keys(session: ReadSession) -> KeyList:
     """All keys, newest first, also revoked ones. Never the keys themselves."""
-    return KeyList(data=[KeyOut(**_shown(key)) for key in keys.list_keys(session)])
+    return KeyList(data=[KeyOut(**keys.shown(key)) for key in keys.list_keys(session)])
 
 
 @router.post("", status_code=status.HTTP_201_CREATED, responses=documented(400, *REFUSALS))
@@ -89,7 +88,7 @@ def create_key(wanted: KeyIn, request: Request, settings: AppSettings) -> KeyMad
         key, token = keys.create(session, asked, settings)
     request.app.state.gate.forget()
     emit("key.created", key_id=str(key.id), owner_name=key.name, role=key.role)
-    return KeyMade(**_shown(key), key=token)
+    return KeyMade(**keys.shown(key), key=token)
 
 
 @router.delete("/{key_id}", status_code=status.HTTP_204_NO_CONTENT, responses=documented(404, *REFUSALS))
@@ -100,8 +99,3 @@ def revoke_key(key_id: UUID, request: Request) -> Response:
     request.app.state.gate.forget()
     emit("key.revoked", key_id=str(key.id), owner_name=key.name)
     return Response(status_code=status.HTTP_204_NO_CONTENT)
-
-
-def _shown(key: ApiKey) -> dict[str, object]:
-    columns = {name: getattr(key, name, None) for name in KeyOut.model_fields}
-    return columns | {"state": keys.state_of(key), "delete_after_seconds": key.delete_after_s}

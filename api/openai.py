@@ -33,7 +33,7 @@ from api.openai_schemas import (
 )
 from api.problems import openai_documented, openai_problem, openai_status
 from api.submit import KeyHeader
-from api.uploads import Form, Limits, receive
+from api.uploads import Form, Limits, kept_unless_refused, receive
 from api.watch import Changes, Watchers
 from database import transaction
 from formats import FORMATS
@@ -41,7 +41,6 @@ from jobs import attach, read
 from jobs.states import FINAL, Status
 from jobs.submit import JobRequest, Upload, submit
 from models import Job, Result, SegmentRow
-from storage import Storage
 from telemetry.events import emit
 
 HEARTBEAT_S = 15.0  # so often a stream says that it is alive, and a request looks whether its client still is
@@ -130,20 +129,16 @@ async def _speak(call: Call, task: str) -> Response:
 
 
 def _accept(call: Call, form: Form, task: str) -> tuple[SpeechOptions, UUID]:
-    uploads = [item for item in form.files if isinstance(item, Upload)]
-    try:
-        if not uploads:
+    with kept_unless_refused(form, call.storage):
+        if not form.uploads:
             raise MissingParameter(("file", NO_FILE))
         options = read_options(form.fields)
         wanted = options.to_request(task, call.settings, call.caller.delete_after_s)
-        job, is_new = _attach_or_insert(call, uploads[0], wanted)
-    except errors.Refused:
-        _discard(uploads, call.storage)
-        raise
+        job, is_new = _attach_or_insert(call, form.uploads[0], wanted)
     if is_new:
         emit("job.accepted", job_id=str(job.id), bytes=job.size_bytes, priority=job.priority)
     else:
-        _discard(uploads, call.storage)
+        form.discard(call.storage)
         emit("job.attached", job_id=str(job.id))
     return options, job.id
 
@@ -158,11 +153,6 @@ def _attach_or_insert(call: Call, upload: Upload, wanted: JobRequest) -> tuple[J
         quota.check(session, call.caller, jobs=1, size_bytes=upload.size_bytes)
         request_id = call.request.scope["request_id"]
         return submit(session, upload, wanted, owner=owner, request_id=request_id, attach_key=same.key), True
-
-
-def _discard(uploads: list[Upload], storage: Storage) -> None:
-    for upload in uploads:
-        storage.delete(upload.storage_key)
 
 
 async def _whole(call: Call, options: SpeechOptions, changes: Following) -> Response:

@@ -124,13 +124,13 @@ def _error(error: ErrorLog) -> dict[str, Any]:
 
 
 def job_list(page: Page[Job], settings: Settings) -> ListOut[JobSummary]:
-    return ListOut[JobSummary](data=[job_summary(job, settings) for job in page.rows], **_edges(page))
+    return ListOut[JobSummary](data=[job_summary(job, settings) for job in page.rows], **edges(page))
 
 
 def error_list(page: Page[ErrorLog]) -> ListOut[ErrorOut]:
-    return ListOut[ErrorOut](data=[error_out(error) for error in page.rows], **_edges(page))
+    return ListOut[ErrorOut](data=[error_out(error) for error in page.rows], **edges(page))
 
 
-def _edges(page: Page[Any]) -> dict[str, Any]:
+def edges(page: Page[Any]) -> dict[str, Any]:
     ids = [row.id for row in page.rows]
     return {"first_id": ids[0] if ids else None, "last_id": ids[-1] if ids else None, "has_more": page.has_more}

@@ -1,7 +1,5 @@
 """POST /transcribe/ and /transcribe/batch: a recording, many, or the address of one, become jobs."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Annotated, Any
@@ -23,7 +21,7 @@ from api.deps import AppSettings, AppStorage, CallerOf
 from api.fields import FORM, JSON, media_type, receive_fields
 from api.problems import documented
 from api.schemas import Accepted, BatchAccepted, TranscribeOptions
-from api.uploads import BadFile, Form, Limits, clean_name, receive
+from api.uploads import BadFile, Form, Limits, clean_name, kept_unless_refused, receive
 from config import Settings
 from database import transaction
 from jobs import idempotency, read
@@ -64,10 +62,6 @@ class Submission:
     caller: Caller
     request_id: str
     once: idempotency.Once | None
-
-    @property
-    def uploads(self) -> list[Upload]:
-        return _uploads(self.form)
 
     def insert(self, session: Session, upload: Upload, batch_id: UUID | None = None) -> Job:
         return submit(
@@ -160,12 +154,12 @@ def _accept_one(
     form: Form, request: Request, caller: Caller, settings: Settings, storage: Storage, key: str | None
 ) -> tuple[Job, bool]:
     """The job, and whether it is new."""
-    with _discarding(form, storage):
+    with kept_unless_refused(form, storage):
         _take_address(form, settings)
         sent = _checked(form, "file", request, caller, settings, key)
         job, is_new = _insert_one(sent)
         if not is_new:
-            _discard(form, storage)
+            form.discard(storage)
     if is_new:
         emit("job.accepted", job_id=str(job.id), bytes=job.size_bytes, priority=job.priority)
     return job, is_new
@@ -176,7 +170,7 @@ def _insert_one(sent: Submission) -> tuple[Job, bool]:
         row = _begin(session, sent)
         if row is not None and row.job_id is not None:
             return read.get_job(session, row.job_id), False
-        upload = sent.uploads[0]
+        upload = sent.form.uploads[0]
         quota.check(session, sent.caller, jobs=1, size_bytes=upload.size_bytes)
         job = sent.insert(session, upload)
         if row is not None:
@@ -187,11 +181,11 @@ def _insert_one(sent: Submission) -> tuple[Job, bool]:
 def _accept_batch(
     form: Form, request: Request, caller: Caller, settings: Settings, storage: Storage, key: str | None
 ) -> tuple[Batch, list[Job], bool]:
-    with _discarding(form, storage):
+    with kept_unless_refused(form, storage):
         sent = _checked(form, "files", request, caller, settings, key)
         batch, jobs, is_new = _insert_batch(sent)
         if not is_new:
-            _discard(form, storage)
+            form.discard(storage)
     if is_new:
         emit("batch.accepted", batch_id=str(batch.id), jobs=len(jobs), refused=len(batch.refused))
     return batch, jobs, is_new
@@ -204,10 +198,10 @@ def _insert_batch(sent: Submission) -> tuple[Batch, list[Job], bool]:
         if row is not None and row.batch_id is not None:
             batch, jobs = read.batch_jobs(session, row.batch_id)
             return batch, list(jobs), False
-        total_bytes = sum(upload.size_bytes for upload in sent.uploads)
-        quota.check(session, sent.caller, jobs=len(sent.uploads), size_bytes=total_bytes)
+        total_bytes = sum(upload.size_bytes for upload in sent.form.uploads)
+        quota.check(session, sent.caller, jobs=len(sent.form.uploads), size_bytes=total_bytes)
         batch = open_batch(session, refused=refused, owner=sent.caller.owner, webhook_url=sent.wanted.webhook_url)
-        jobs = [sent.insert(session, upload, batch.id) for upload in sent.uploads]
+        jobs = [sent.insert(session, upload, batch.id) for upload in sent.form.uploads]
         if not jobs:
             webhooks.announce_batch(session, batch.id)
         if row is not None:
@@ -217,22 +211,6 @@ def _insert_batch(sent: Submission) -> tuple[Batch, list[Job], bool]:
 
 def _begin(session: Session, sent: Submission) -> IdempotencyKey | None:
     return None if sent.once is None else idempotency.begin(session, sent.once)
-
-
-@contextmanager
-def _discarding(form: Form, storage: Storage) -> Iterator[None]:
-    """A refusal leaves nothing in storage. Other failures keep the files: a COMMIT may be in doubt."""
-    try:
-        yield
-    except errors.Refused:
-        _discard(form, storage)
-        raise
-
-
-def _discard(form: Form, storage: Storage) -> None:
-    for upload in _uploads(form):
-        if upload.source_url is None:
-            storage.delete(upload.storage_key)
 
 
 def _take_address(form: Form, settings: Settings) -> None:
@@ -286,7 +264,3 @@ def _message(kind: str, message: str) -> str:
     if kind == "extra_forbidden":
         return f"unknown option; known are {', '.join(TranscribeOptions.model_fields)}"
     return message.removeprefix("Value error, ")
-
-
-def _uploads(form: Form) -> list[Upload]:
-    return [item for item in form.files if isinstance(item, Upload)]

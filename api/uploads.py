@@ -4,7 +4,8 @@ Nothing is buffered whole, nothing is decoded. What was stored is deleted again 
 """
 
 import hashlib
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +41,16 @@ class Form:
     fields: dict[str, Any] = field(default_factory=dict)
     files: list[Upload | BadFile] = field(default_factory=list)
 
+    @property
+    def uploads(self) -> list[Upload]:
+        return [item for item in self.files if isinstance(item, Upload)]
+
+    def discard(self, storage: Storage) -> None:
+        """Take back everything that was stored for it; what a worker has yet to fetch was not."""
+        for upload in self.uploads:
+            if upload.source_url is None:
+                storage.delete(upload.storage_key)
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -53,6 +64,16 @@ class Limits:
     def max_body_bytes(self) -> int:
         """Whatever else there may be between the parts and after them."""
         return self.max_files * (self.max_file_bytes + PART_HEAD_BYTES) + MAX_FIELD_BYTES
+
+
+@contextmanager
+def kept_unless_refused(form: Form, storage: Storage) -> Iterator[None]:
+    """A refusal leaves nothing in storage. Other failures keep the files: a COMMIT may be in doubt."""
+    try:
+        yield
+    except errors.Refused:
+        form.discard(storage)
+        raise
 
 
 async def receive(request: Request, storage: Storage, limits: Limits) -> Form:
@@ -152,9 +173,7 @@ class _Body:
         """Take back everything that was stored."""
         if isinstance(self._part, _FilePart):
             self._part.abandon()
-        for upload in self.form.files:
-            if isinstance(upload, Upload):
-                self._storage.delete(upload.storage_key)
+        self.form.discard(self._storage)
 
     def _begin(self) -> None:
         self._disposition = b""

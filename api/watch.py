@@ -228,7 +228,8 @@ class Watchers:
         """One query for all jobs that are watched."""
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._look_now.wait(), LOOK_EVERY_S)
+                async with asyncio.timeout(LOOK_EVERY_S):  # wait_for swallows a cancel until Python 3.12
+                    await self._look_now.wait()
             self._look_now.clear()
             with suppress(errors.Unavailable):
                 await self._look(list(self._jobs))

@@ -1,22 +1,22 @@
 """/webhooks: the secret that signs a caller's messages, and what has become of each message."""
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Response, status
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import func
 
 from access.caller import Caller
 from access.secret import derive
 from api.deps import AppSettings, CallerOf, ReadSession
+from api.present import edges
 from api.problems import documented
 from api.schemas import JOB_ID, MOMENT, ListOut
 from config import Settings
 from database import transaction
-from jobs.states import NOTIFY_CHANNEL
+from jobs import read
+from jobs.states import wake_relay
 from models import WebhookDelivery
 from telemetry.events import emit
 from webhooks import ledger, signature
@@ -91,7 +91,8 @@ def list_deliveries(
     """Webhook messages, newest first: yours, or everybody's for an admin."""
     wanted = DeliveryFilter(caller.scope, query.job_id, query.batch_id, query.state)
     rows = ledger.list_deliveries(session, wanted, limit=query.limit + 1, after=query.after)
-    return _page(rows, query.limit)
+    page = read.page_of(rows, query.limit)
+    return ListOut[DeliveryOut](data=[DeliveryOut(**_columns(row)) for row in page.rows], **edges(page))
 
 
 @router.get("/deliveries/{delivery_id}", responses=documented(401, 404, 422, 429, 503))
@@ -110,7 +111,7 @@ def replay_delivery(delivery_id: UUID, caller: CallerOf) -> DeliveryOut:
     """Send it again under the same webhook-id. One that succeeds opens a disabled receiver for all that follows."""
     with transaction() as session:
         delivery = ledger.replay(session, delivery_id, caller.scope)
-        session.execute(func.pg_notify(NOTIFY_CHANNEL, "webhook").select())
+        wake_relay(session, "webhook")
     emit("webhook.replayed", delivery_id=str(delivery_id))
     return DeliveryOut(**_columns(delivery))
 
@@ -119,17 +120,6 @@ def _secret(numbers: signature.SecretNumbers, caller: Caller, settings: Settings
     response.headers["Cache-Control"] = "no-store"
     secret = derive(settings, signature.PURPOSE, signature.seed(caller.owner, numbers.current))
     return SecretOut(secret=signature.written(secret), previous_valid_until=numbers.previous_valid_until)
-
-
-def _page(rows: Sequence[WebhookDelivery], limit: int) -> ListOut[DeliveryOut]:
-    """`rows` were fetched with limit + 1."""
-    data = [DeliveryOut(**_columns(row)) for row in rows[:limit]]
-    return ListOut[DeliveryOut](
-        data=data,
-        first_id=data[0].id if data else None,
-        last_id=data[-1].id if data else None,
-        has_more=len(rows) > limit,
-    )
 
 
 def _columns(delivery: WebhookDelivery) -> dict[str, Any]:

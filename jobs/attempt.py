@@ -7,7 +7,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from math import exp
 from pathlib import Path
 from time import monotonic
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, func, update
+from sqlalchemy import func, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -30,7 +30,7 @@ from jobs import claim as claims
 from jobs import read
 from jobs.claim import Claim
 from jobs.fetch import fetch
-from jobs.progress import LEAVE_CODE, Fence, Heartbeat
+from jobs.progress import LEAVE_CODE, Fence, Heartbeat, deadline_after_progress
 from jobs.read import SegmentText
 from jobs.retry import Cause
 from jobs.states import Status, tell_watchers
@@ -198,7 +198,7 @@ class _Attempt:
             detected_language=language.code if language else None,
             language_probability=language.probability if language else None,
             model_used=self._fallback.rung.size,
-            deadline_at=func.greatest(Job.deadline_at, _from_now(self._work.settings.deadline_base_seconds)),
+            deadline_at=deadline_after_progress(self._work.settings),
         )
         self._count += len(rows)
 
@@ -280,7 +280,3 @@ def _confidence(rows: Sequence[SegmentText]) -> float | None:
     if not weight:
         return None
     return round(sum(exp(min(0.0, row.avg_logprob)) * (row.end - row.start) for row in rows) / weight, 4)
-
-
-def _from_now(seconds: float) -> ColumnElement[datetime]:
-    return func.now() + timedelta(seconds=seconds)

@@ -1,13 +1,10 @@
 """A recording that was submitted by its address: fetched into storage, once, before it is decoded."""
 
 from collections.abc import Callable
-from datetime import timedelta
 from time import monotonic
-from typing import Any
-
-from sqlalchemy import func
 
 from config import Settings
+from jobs.progress import deadline_after_progress
 from models import Job
 from outbound import open_outbound
 from storage import Storage
@@ -54,8 +51,5 @@ class _Progress:
         if monotonic() - self._said_at < SAID_EVERY_S:
             return
         self._said_at = monotonic()
-        patience: Any = func.now() + timedelta(seconds=self._settings.deadline_base_seconds)
-        self._write(
-            download={"received_bytes": received, "total_bytes": total},
-            deadline_at=func.greatest(Job.deadline_at, patience),
-        )
+        download = {"received_bytes": received, "total_bytes": total}
+        self._write(download=download, deadline_at=deadline_after_progress(self._settings))

@@ -10,16 +10,17 @@ import sys
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from threading import Event, Thread
 from time import monotonic
 from types import TracebackType
 from typing import Self
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
 import errors
+from config import Settings
 from database import transaction
 from jobs.states import Status
 from models import Job
@@ -135,6 +136,11 @@ class Heartbeat:
             self._on_overdue()
             return not self._done.is_set()
         return self._ended is not None and monotonic() - self._ended.at > GRACE_S
+
+
+def deadline_after_progress(settings: Settings) -> ColumnElement[datetime]:
+    """For an attempt that has just got on: never less time than it has, and as much as a new one."""
+    return func.greatest(Job.deadline_at, func.now() + timedelta(seconds=settings.deadline_base_seconds))
 
 
 def _renewal(fence: Fence, lease_s: float) -> ReturningUpdate[bool]:

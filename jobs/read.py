@@ -10,12 +10,12 @@ from sqlalchemy import ColumnElement, Select, and_, false, func, or_, select, tu
 from sqlalchemy.orm import Session
 
 import errors
+from access.quota import USUAL_BYTES_A_SECOND, audio_seconds
 from jobs.routing import WEBHOOKS
 from jobs.states import FINAL, Status
 from jobs.turns import POSITION_CAP, jobs_ahead
 from models import Batch, ErrorLog, Job, JobEvent, Process, Result, SegmentRow
 
-USUAL_BYTES_A_SECOND = 16_000  # 128 kbit/s, until there are results to learn from
 RECENT = 20  # finished jobs from which waiting times are estimated
 
 Row = TypeVar("Row")
@@ -185,9 +185,9 @@ def backlog(session: Session) -> tuple[int, float]:
     sizes = select(func.sum(Job.size_bytes), func.sum(recent.c.duration)).join(recent, recent.c.job_id == Job.id)
     size_bytes, duration_s = session.execute(sizes).one()
     bytes_a_second = float(size_bytes) / duration_s if duration_s else USUAL_BYTES_A_SECOND
-    probed_s = Job.audio["duration"].as_float()
-    audio_s = func.sum(func.coalesce(probed_s, Job.size_bytes / bytes_a_second))
-    count, total_s = session.execute(select(func.count(), audio_s).where(Job.status == Status.PENDING)).one()
+    count, total_s = session.execute(
+        select(func.count(), audio_seconds(bytes_a_second)).where(Job.status == Status.PENDING)
+    ).one()
     return count, float(total_s or 0)
 
 

@@ -75,7 +75,11 @@ def notify(session: Session, job: Job, *, relay: bool) -> None:
     """With the caller's commit: tell who watches the job, and wake the relay where it has something to do."""
     tell_watchers(session, job.id)
     if relay:
-        session.execute(func.pg_notify(NOTIFY_CHANNEL, job.status).select())
+        wake_relay(session, job.status)
+
+
+def wake_relay(session: Session, why: str) -> None:
+    session.execute(func.pg_notify(NOTIFY_CHANNEL, why).select())
 
 
 def tell_watchers(session: Session, job_id: uuid.UUID) -> None:

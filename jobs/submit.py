@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import func
 from sqlalchemy.orm import Session
 
 import errors
 from config import MODEL_SIZES, Settings
-from jobs.states import NOTIFY_CHANNEL, Status
+from jobs.states import Status, wake_relay
 from models import Batch, Job, JobEvent
 from transcript import LANGUAGES, DecodeOptions
 
@@ -126,7 +125,7 @@ def submit(
     session.add(job)
     session.flush()
     session.add(JobEvent(job_id=job.id, attempt=0, from_status=None, to_status=Status.PENDING))
-    session.execute(func.pg_notify(NOTIFY_CHANNEL, Status.PENDING.value).select())
+    wake_relay(session, Status.PENDING.value)
     return job
 
 

@@ -1,10 +1,11 @@
 """A job that lives as a worker would write it, a real API server in this process, and both ways to follow the job."""
 
+import asyncio
 import json
 import socket
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -177,3 +178,17 @@ def code_of(stream: ClientConnection) -> int:
             stream.recv(timeout=10)
     assert stream.close_code is not None
     return stream.close_code
+
+
+async def eventually(condition: Callable[[], object], within_s: float = 15) -> None:
+    async with asyncio.timeout(within_s):
+        while not condition():  # noqa: ASYNC110 the database has no asyncio.Event
+            await asyncio.sleep(0.01)
+
+
+def run_async(test: Awaitable[None]) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(110):
+            await test
+
+    asyncio.run(main())

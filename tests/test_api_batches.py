@@ -7,37 +7,27 @@ from uuid import UUID
 
 from fastapi.testclient import TestClient
 
-from config import Settings, get_settings
-from database import transaction
-from models import SegmentRow
+from config import get_settings
 from tests.api_client import WAV, rows
-from tests.checker import fail, finish, take
-
-Client = TestClient
+from tests.checker import complete, fail, take
 
 
-def batch_of(client: Client, *names: str) -> tuple[str, list[UUID]]:
+def batch_of(client: TestClient, *names: str) -> tuple[str, list[UUID]]:
     answer = client.post("/transcribe/batch", files=[("files", (name, WAV)) for name in names])
     assert answer.status_code == 202, answer.text
     return answer.json()["batch_id"], [UUID(job["job_id"]) for job in answer.json()["jobs"]]
 
 
-def complete(job_id: UUID, words: str, settings: Settings) -> None:
-    fence = take(job_id, settings).fence
-    numbers = {"avg_logprob": -0.1, "no_speech_prob": 0.0, "compression_ratio": 1.0, "temperature": 0.0, "tokens": []}
-    with transaction() as session:
-        session.add(SegmentRow(job_id=job_id, number=0, start=0.0, end=1.5, text=words, **numbers))
-    finish(fence)
-
-
-def archive_of(client: Client, batch_id: str, query: str = "") -> zipfile.ZipFile:
+def archive_of(client: TestClient, batch_id: str, query: str = "") -> zipfile.ZipFile:
     answer = client.get(f"/batches/{batch_id}/results{query}")
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/zip")
     assert "content-length" not in answer.headers, "it is sent while it is made"
     return zipfile.ZipFile(io.BytesIO(answer.content))
 
 
-def test_a_hundred_files_in_one_request_are_a_hundred_jobs_that_can_be_listed_by_their_batch(client: Client) -> None:
+def test_a_hundred_files_in_one_request_are_a_hundred_jobs_that_can_be_listed_by_their_batch(
+    client: TestClient,
+) -> None:
     batch_id, jobs = batch_of(client, *(f"{number}.wav" for number in range(100)))
     batch_of(client, "another.wav")
     listed = client.get("/jobs/", params={"batch_id": batch_id, "limit": 100}).json()
@@ -46,7 +36,7 @@ def test_a_hundred_files_in_one_request_are_a_hundred_jobs_that_can_be_listed_by
     assert too_many.status_code == 422
 
 
-def test_the_archive_holds_every_transcript_and_tells_of_those_that_have_none(client: Client) -> None:
+def test_the_archive_holds_every_transcript_and_tells_of_those_that_have_none(client: TestClient) -> None:
     settings = get_settings()
     batch_id, (one, two, three, _) = batch_of(client, "talk.wav", "talk.mp3", "broken.wav", "../Ünï.wav")
     complete(one, " hello", settings)
@@ -67,7 +57,7 @@ def test_the_archive_holds_every_transcript_and_tells_of_those_that_have_none(cl
     assert index[3]["filename"] == "Ünï.wav"
 
 
-def test_the_archive_holds_the_formats_that_were_asked_for(client: Client) -> None:
+def test_the_archive_holds_the_formats_that_were_asked_for(client: TestClient) -> None:
     batch_id, (job,) = batch_of(client, "talk.wav")
     complete(job, " hello", get_settings())
     with archive_of(client, batch_id, "?format=vtt&format=tsv&format=vtt") as found:
@@ -75,13 +65,13 @@ def test_the_archive_holds_the_formats_that_were_asked_for(client: Client) -> No
     assert client.get(f"/batches/{batch_id}/results?format=docx").status_code == 422
 
 
-def test_there_is_no_archive_before_anything_is_done(client: Client) -> None:
+def test_there_is_no_archive_before_anything_is_done(client: TestClient) -> None:
     batch_id, _ = batch_of(client, "talk.wav")
     answer = client.get(f"/batches/{batch_id}/results")
     assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
 
 
-def test_a_cancelled_batch_ends_what_is_not_final_and_leaves_the_rest(client: Client) -> None:
+def test_a_cancelled_batch_ends_what_is_not_final_and_leaves_the_rest(client: TestClient) -> None:
     settings = get_settings()
     batch_id, (done, running, waiting) = batch_of(client, "a.wav", "b.wav", "c.wav")
     complete(done, " hello", settings)
@@ -96,7 +86,7 @@ def test_a_cancelled_batch_ends_what_is_not_final_and_leaves_the_rest(client: Cl
     assert rows("SELECT count(*) FROM job_events WHERE to_status = 'cancelled'") == [(2,)]
 
 
-def test_an_unknown_batch_is_not_found(client: Client) -> None:
+def test_an_unknown_batch_is_not_found(client: TestClient) -> None:
     for answer in (
         client.get(f"/batches/{UUID(int=1)}"),
         client.get(f"/batches/{UUID(int=1)}/results"),

@@ -10,23 +10,20 @@ from fastapi.testclient import TestClient
 
 from app import create_app
 from config import Settings
-from database import transaction
 from jobs.files import TRANSCRIPTS, transcript_key
-from models import SegmentRow
 from storage import open_storage
 from tests.api_client import WAV
-from tests.checker import finish, take
+from tests.checker import complete
 from tests.s3_server import CREDENTIALS, s3_server, use_credentials
 
-Client = TestClient
 SIZE = len(WAV)
 
 
-def submit(client: Client, name: str = "talk.wav") -> UUID:
+def submit(client: TestClient, name: str = "talk.wav") -> UUID:
     return UUID(client.post("/transcribe/", files={"file": (name, WAV)}).json()["job_id"])
 
 
-def test_the_recording_comes_back_as_it_was_sent(client: Client) -> None:
+def test_the_recording_comes_back_as_it_was_sent(client: TestClient) -> None:
     answer = client.get(f"/transcribe/{submit(client, 'Täglich.wav')}/audio")
     assert (answer.status_code, answer.content) == (200, WAV)
     assert answer.headers["content-type"] in ("audio/x-wav", "audio/wav")
@@ -45,7 +42,7 @@ def test_the_recording_comes_back_as_it_was_sent(client: Client) -> None:
         (f"bytes=10-{SIZE * 9}", (10, SIZE)),
     ],
 )
-def test_a_range_is_what_was_asked_for(client: Client, asked: str, part: tuple[int, int]) -> None:
+def test_a_range_is_what_was_asked_for(client: TestClient, asked: str, part: tuple[int, int]) -> None:
     answer = client.get(f"/transcribe/{submit(client)}/audio", headers={"Range": asked})
     start, end = part
     assert (answer.status_code, answer.content) == (206, WAV[start:end])
@@ -53,29 +50,29 @@ def test_a_range_is_what_was_asked_for(client: Client, asked: str, part: tuple[i
 
 
 @pytest.mark.parametrize("asked", [f"bytes={SIZE}-", "bytes=-0", f"bytes={SIZE * 2}-{SIZE * 3}", "bytes=9-3"])
-def test_a_range_outside_is_refused(client: Client, asked: str) -> None:
+def test_a_range_outside_is_refused(client: TestClient, asked: str) -> None:
     answer = client.get(f"/transcribe/{submit(client)}/audio", headers={"Range": asked})
     assert (answer.status_code, answer.json()["code"]) == (416, "range_not_satisfiable")
 
 
 @pytest.mark.parametrize("asked", ["bytes=0-1,5-6", "seconds=0-1", "bytes=-", "nonsense"])
-def test_a_range_that_we_do_not_know_is_answered_with_everything(client: Client, asked: str) -> None:
+def test_a_range_that_we_do_not_know_is_answered_with_everything(client: TestClient, asked: str) -> None:
     answer = client.get(f"/transcribe/{submit(client)}/audio", headers={"Range": asked})
     assert (answer.status_code, answer.content) == (200, WAV)
 
 
-def test_local_files_have_no_address_of_their_own(client: Client) -> None:
+def test_local_files_have_no_address_of_their_own(client: TestClient) -> None:
     answer = client.get(f"/transcribe/{submit(client)}/audio", params={"redirect": True}, follow_redirects=False)
     assert (answer.status_code, answer.content) == (200, WAV)
 
 
-def test_a_recording_that_is_yet_to_be_fetched_is_a_conflict(client: Client) -> None:
+def test_a_recording_that_is_yet_to_be_fetched_is_a_conflict(client: TestClient) -> None:
     job_id = client.post("/transcribe/", data={"url": "https://example.com/a.wav"}).json()["job_id"]
     assert client.get(f"/transcribe/{job_id}/audio").status_code == 409
 
 
 @pytest.fixture
-def in_s3(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+def in_s3(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
     use_credentials(monkeypatch, CREDENTIALS)
     with s3_server() as new_bucket:
         bucket = new_bucket()
@@ -86,13 +83,13 @@ def in_s3(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clien
             yield client
 
 
-def test_with_recordings_in_s3_both_downloads_may_be_redirected_there(in_s3: Client, data_dir: Path) -> None:
+def test_with_recordings_in_s3_both_downloads_may_be_redirected_there(in_s3: TestClient, data_dir: Path) -> None:
     job_id = submit(in_s3)
     audio = in_s3.get(f"/transcribe/{job_id}/audio", params={"redirect": True})
     assert audio.status_code == 307
     with urlopen(audio.headers["location"], timeout=10) as stored:
         assert stored.read() == WAV
-    complete(job_id, in_s3)
+    complete(job_id, " hello", in_s3.app.state.settings)  # type: ignore[attr-defined]
     result = in_s3.get(f"/transcribe/{job_id}/result", params={"format": "srt", "redirect": True})
     assert result.status_code == 307
     with urlopen(result.headers["location"], timeout=10) as stored:
@@ -101,20 +98,12 @@ def test_with_recordings_in_s3_both_downloads_may_be_redirected_there(in_s3: Cli
     assert not (data_dir / "audio").exists()
 
 
-def test_a_purge_leaves_neither_recording_nor_transcripts_in_s3(in_s3: Client) -> None:
+def test_a_purge_leaves_neither_recording_nor_transcripts_in_s3(in_s3: TestClient) -> None:
     job_id = submit(in_s3)
-    complete(job_id, in_s3)
+    complete(job_id, " hello", in_s3.app.state.settings)  # type: ignore[attr-defined]
     for name in TRANSCRIPTS:
         in_s3.get(f"/transcribe/{job_id}/result", params={"format": name, "redirect": True})
     storage = open_storage(in_s3.app.state.settings)  # type: ignore[attr-defined]
     assert all(storage.exists(transcript_key(job_id, name)) for name in TRANSCRIPTS)
     assert in_s3.delete(f"/transcribe/{job_id}", params={"purge": True}).status_code == 204
     assert not any(storage.exists(transcript_key(job_id, name)) for name in TRANSCRIPTS)
-
-
-def complete(job_id: UUID, client: Client) -> None:
-    fence = take(job_id, client.app.state.settings).fence  # type: ignore[attr-defined]
-    numbers = {"avg_logprob": -0.1, "no_speech_prob": 0.0, "compression_ratio": 1.0, "temperature": 0.0, "tokens": []}
-    with transaction() as session:
-        session.add(SegmentRow(job_id=job_id, number=0, start=0.0, end=1.5, text=" hello", **numbers))
-    finish(fence)

@@ -23,7 +23,6 @@ from tests.far_server import Exchange, far_server
 from tests.processes import until
 
 RECORDING = encode_script({"text": "hello"}, 1)
-Client = TestClient
 
 
 @pytest.fixture
@@ -182,7 +181,7 @@ REFUSED = [
 
 @pytest.mark.parametrize("field", ["url", "webhook_url"])
 @pytest.mark.parametrize("address", REFUSED)
-def test_an_address_that_leads_inside_is_refused_at_once(client: Client, field: str, address: str) -> None:
+def test_an_address_that_leads_inside_is_refused_at_once(client: TestClient, field: str, address: str) -> None:
     form = {field: address}
     files = {"file": ("a.wav", WAV)} if field == "webhook_url" else None
     answer = client.post("/transcribe/", data=form, files=files)
@@ -190,7 +189,7 @@ def test_an_address_that_leads_inside_is_refused_at_once(client: Client, field: 
     assert rows("SELECT id FROM transcription_jobs") == []
 
 
-def test_a_file_and_an_address_together_are_refused_and_nothing_is_stored(client: Client, data_dir: Path) -> None:
+def test_a_file_and_an_address_together_are_refused_and_nothing_is_stored(client: TestClient, data_dir: Path) -> None:
     form = {"url": "https://example.com/a.mp3"}
     answer = client.post("/transcribe/", data=form, files={"file": ("a.wav", WAV)})
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "url")
@@ -198,7 +197,7 @@ def test_a_file_and_an_address_together_are_refused_and_nothing_is_stored(client
 
 
 @pytest.mark.parametrize("body", [b"[]", b"{", b'"x"', b'{"url": 7}', b"\xff", b"[" * 100_000])
-def test_a_json_body_that_is_none_is_refused(client: Client, body: bytes) -> None:
+def test_a_json_body_that_is_none_is_refused(client: TestClient, body: bytes) -> None:
     answer = client.post("/transcribe/", content=body, headers={"content-type": "application/json"})
     assert answer.status_code in (413, 422), answer.text
 
