@@ -54,6 +54,7 @@ class Job(Base):
     owner: Mapped[str] = mapped_column(server_default="")  # access.Caller.owner; empty: whoever needs no key
     batch_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("batches.id"))
     request_id: Mapped[str | None]
+    traceparent: Mapped[str | None]  # W3C Trace Context of the request, where traces are on
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())  # differs within a batch
 
     # What was asked; never changed after the insert, so that a replay asks the same
@@ -171,6 +172,7 @@ class SegmentRow(Base):
     start: Mapped[float]
     end: Mapped[float]
     text: Mapped[str]
+    corrected_text: Mapped[str | None]  # what a person made of it
     avg_logprob: Mapped[float]
     no_speech_prob: Mapped[float]
     compression_ratio: Mapped[float]
