@@ -13,10 +13,12 @@ from alembic.script import ScriptDirectory
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
+import ui
 from access.gate import Gate, any_key_exists
 from access.limits import RateLimiter
 from api import (
     batches,
+    corrections,
     document,
     engines,
     events,
@@ -31,11 +33,16 @@ from api import (
     transcribe,
     webhooks,
 )
+from api import (
+    metrics as exposition,
+)
 from api.admission import Admission
 from api.edge import Edge
+from api.measured import Measured
 from api.watch import Watchers
 from config import VERSION, Settings, get_settings, split_list
 from storage import open_storage
+from telemetry import metrics, traces
 from telemetry.logs import configure_logs
 
 ROOT = Path(__file__).parent
@@ -63,11 +70,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     if origins := split_list(settings.cors_origins):
         app.add_middleware(CORSMiddleware, allow_origins=origins, **CORS)
     app.add_middleware(Edge)
+    app.add_middleware(Measured)
     problems.install(app)
     document.install(app)
     for room in (
         submit,
         transcribe,
+        corrections,
         recording,
         events,
         batches,
@@ -78,8 +87,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         engines,
         keys,
         health,
+        exposition,
     ):
         app.include_router(room.router)
+    ui.install(app)
     return app
 
 
@@ -108,6 +119,8 @@ def main() -> None:
     settings = get_settings()
     settings.require_servers()
     configure_logs(level=settings.log_level, fmt=settings.log_format, process="api")
+    metrics.start()
+    traces.start(settings, "api")
     if settings.is_open_without_key and not any_key_exists():
         raise SystemExit(
             f"HOST={settings.host} is open to others: make a key (python -m admin keys create NAME), "

@@ -139,10 +139,22 @@ class Settings(BaseSettings):
     db_pool_size: int = Field(10, ge=1, description="Connections per API process; also its request threads.")
     db_statement_timeout_ms: int = Field(10_000, ge=100, description="Longest SQL statement, in milliseconds.")
 
-    # Flower and logs
+    # Flower, metrics, traces and logs
     flower_port: int = Field(0, ge=0, le=65535, description="Port of Flower; 0: PORT + 1.")
     flower_user: str = Field("admin", description="Name to sign in to Flower with.")
     flower_password: SecretStr = Field(SecretStr(""), description="Empty: one is made and kept in DATA_DIR/secrets.")
+    metrics_port: int = Field(
+        0, ge=0, le=65535, description="Relay and workers serve /metrics here; 0: not. The API does at its own port."
+    )
+    metrics_token: SecretStr = Field(
+        SecretStr(""), description="Bearer token that opens /metrics; without one an admin's key does."
+    )
+    prometheus_multiproc_dir: str = Field(
+        "", description="Folder in which processes share their counters; `make run` and workers make one themselves."
+    )
+    otel_exporter_otlp_endpoint: str = Field(
+        "", description="OpenTelemetry collector (OTLP over HTTP) that gets traces; empty: there are none."
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
     log_format: Literal["text", "json"] = Field("text", description="One line of text, or one JSON object, an event.")
 
@@ -152,12 +164,14 @@ class Settings(BaseSettings):
             raise ValueError("MODEL_POOL_MAX_SIZE must be at least MODEL_POOL_SIZE")
         if not is_model_name(self.whisper_model_size) and "/" not in self.whisper_model_size:
             raise ValueError(f"WHISPER_MODEL_SIZE must be one of {', '.join(MODEL_SIZES)}, or a path")
-        for name in ("api_key", "secret_key"):
+        for name in ("api_key", "secret_key", "metrics_token"):
             refuse_weak(name.upper(), getattr(self, name).get_secret_value())
         if self.oidc_issuer and not self.oidc_audience:
             raise ValueError("OIDC_ISSUER needs OIDC_AUDIENCE, or tokens for other services would be accepted")
         if self.storage_url and not self.storage_url.startswith("s3://"):
             raise ValueError("STORAGE_URL must be s3://BUCKET or s3://BUCKET/PREFIX, or empty for files below DATA_DIR")
+        if self.metrics_port and not is_loopback(self.host) and not self.metrics_token.get_secret_value():
+            raise ValueError(f"METRICS_PORT with HOST={self.host} is open to others: set METRICS_TOKEN too")
         for network in split_list(self.outbound_allow):
             ip_network(network, strict=False)
         return self
@@ -264,6 +278,12 @@ def inherited_environment() -> dict[str, str]:
 def set_environment(**values: str) -> None:
     """Set variables that foreign libraries read (OMP_NUM_THREADS and the like) for this process and its children."""
     os.environ.update(values)
+
+
+def memory_folder() -> str | None:
+    """A parent for temporary folders that is in memory: writing to a mapped file on a full disk kills a process."""
+    folder = "/dev/shm"  # noqa: S108 only for folders that mkdtemp makes below it
+    return folder if os.access(folder, os.W_OK) else None
 
 
 def _example_value(name: str) -> str:

@@ -15,7 +15,7 @@ from threading import Condition
 from typing import Any, Generic, Protocol, TypeVar
 
 from errors import Draining, EngineError, ModelUnavailable, OutOfMemory, PoolTimeout
-from telemetry.events import emit
+from telemetry.events import count, emit
 
 Key = tuple[str, str]  # size, compute type
 _now = partial(datetime.now, UTC)
@@ -113,6 +113,7 @@ class ModelPool(Generic[M]):
             while not self._closed:
                 if (instance := self._ready.get(key)) is not None:
                     self._counts["hits"] += 1
+                    count("pool.hit")
                     return self._hand_out(instance)
                 if key in self._loads:
                     self._join(self._loads[key], deadline)
@@ -133,8 +134,7 @@ class ModelPool(Generic[M]):
             elif not instance.in_use:
                 self._ready.move_to_end(instance.key)
                 self._changed.notify_all()
-                idle_allowed = 0 if self._closed else self._size
-                while len(self._idle()) > idle_allowed and self._evict_oldest("idle"):
+                while len(self._idle()) > (0 if self._closed else self._size) and self._evict_oldest("idle"):
                     pass
 
     def discard(self, instance: ModelInstance[M]) -> None:

@@ -27,7 +27,9 @@ from jobs.housekeeping import Housekeeper
 from jobs.routing import WEBHOOKS
 from jobs.states import NOTIFY_CHANNEL
 from storage import open_storage
-from telemetry.events import emit
+from telemetry import metrics
+from telemetry.events import count, emit
+from telemetry.exporter import start_exporter
 from telemetry.logs import configure_logs
 from webhooks import doorbells
 
@@ -73,13 +75,15 @@ class Relay:
         self._stop.set()
 
     def _tick(self) -> None:
+        started = monotonic()
         try:
             self._sign_in()
             with transaction() as session:
                 if is_leader := sweep.try_lead(session):
                     self._sweep(session)
             if is_leader:
-                self._ring()
+                rung = self._ring()
+                count("relay.ticked", seconds=monotonic() - started, rung=rung)
             self._ticked_at = Instant()
         except errors.Unavailable as reason:
             self._expire_from = monotonic() + self._settings.lease_seconds
@@ -105,20 +109,21 @@ class Relay:
             self._sign_in_at = monotonic() + presence.interval_s(self._settings)
             presence.sign_in(self._identity, self._housekeeper.stats())
 
-    def _ring(self) -> None:
-        """A transaction of its own: Redis being away must not undo what the database has decided."""
+    def _ring(self) -> int:
+        """How many jobs; a transaction of its own: Redis being away must not undo what the database has decided."""
         try:
             with transaction() as session:
-                if sweep.try_lead(session):
-                    self._ring_all(session)
+                return self._ring_all(session) if sweep.try_lead(session) else 0
         except tasks.BROKER_ERRORS as reason:
             emit("relay.redis_away", reason=type(reason).__name__)
+            return 0
 
-    def _ring_all(self, session: Session) -> None:
+    def _ring_all(self, session: Session) -> int:
         length = tasks.queue_length
-        sweep.ring_waiting(session, self._settings, queue_length=length, ring=tasks.ring)
+        rung = sweep.ring_waiting(session, self._settings, queue_length=length, ring=tasks.ring)
         sweep.ring_dead_letters(session, queue_length=length, ring=tasks.ring_dead_letter)
         doorbells.ring_due(session, self._settings, queue_length=partial(length, WEBHOOKS), ring=tasks.ring_webhook)
+        return rung
 
     def _wait(self) -> None:
         """Until somebody notifies or a tick has passed; without a listening connection, just the tick."""
@@ -150,6 +155,8 @@ def main() -> None:
     settings = get_settings()
     settings.require_servers()
     configure_logs(level=settings.log_level, fmt=settings.log_format, process="relay")
+    metrics.start()
+    start_exporter(settings)
     relay = Relay(settings)
     signal.signal(signal.SIGTERM, relay.stop)
     signal.signal(signal.SIGINT, relay.stop)

@@ -15,6 +15,7 @@ from database import transaction
 from jobs import claim, dead
 from jobs.routing import DLQ, WEBHOOKS
 from jobs.sweep import Doorbell
+from telemetry import traces
 from telemetry.events import emit
 from webhooks import doorbells
 
@@ -68,7 +69,8 @@ def deliver_webhook(delivery_id: str) -> None:
         secrets = [
             derive(settings, signature.PURPOSE, signature.seed(one.owner, number)) for number in one.secret_numbers
         ]
-        reply = delivery.send(one, _outbound(settings), secrets, timeout_s=timeout_s)
+        with traces.span("webhook", one.traceparent, kind="producer", delivery_id=delivery_id, tries=one.tries):
+            reply = delivery.send(one, _outbound(settings), secrets, timeout_s=timeout_s)
         outcome = delivery.outcome_of(one, reply)
         written, in_doubt = claim.patiently(lambda session: delivery.record(session, one, reply, outcome), timeout_s)
     except errors.Unavailable:

@@ -20,7 +20,7 @@ from celery import signals
 
 import errors
 from celery_app import app
-from config import Settings, get_settings, set_environment
+from config import Settings, get_settings, memory_folder, set_environment
 from database import init_db
 from jobs.presence import Identity, Presence, new_birth
 from jobs.routing import WEBHOOKS
@@ -50,8 +50,14 @@ def main() -> None:
 
 def _deliver_webhooks(settings: Settings) -> None:
     pid = os.getpid()
+    from telemetry import metrics, traces
+    from telemetry.exporter import start_exporter
+
     presence = Presence(Identity("worker", socket.gethostname(), pid, pid, settings.queues), settings, dict)
     presence.start()
+    metrics.start()
+    traces.start(settings, "worker-webhooks")
+    start_exporter(settings)
     try:
         app.worker_main(_arguments(settings, pool="threads", concurrency=settings.webhook_concurrency))
     finally:
@@ -62,14 +68,19 @@ def _transcribe(settings: Settings) -> None:
     from engines.supervisor import engine_servers
 
     os.nice(YIELD)
-    with tempfile.TemporaryDirectory(prefix="whisper-queue-") as folder:
+    with tempfile.TemporaryDirectory(prefix="whisper-queue-", dir=memory_folder()) as folder:
         drain_file = Path(folder) / "drain"  # exists once this process was told to stop; children look for it
         set_environment(
             OMP_WAIT_POLICY="PASSIVE",
             OPENBLAS_NUM_THREADS="1",  # numpy's products are small: more threads make them slower
             **dict.fromkeys(THREAD_POOLS, str(settings.threads_per_child)),
         )
-        with engine_servers(settings, Path(folder)) as servers:
+        counters = settings.prometheus_multiproc_dir or folder
+        set_environment(PROMETHEUS_MULTIPROC_DIR=counters)  # before anybody imports the client that reads it
+        from telemetry.exporter import exporter_process
+
+        settings = settings.model_copy(update={"prometheus_multiproc_dir": counters})
+        with exporter_process(settings), engine_servers(settings, Path(folder)) as servers:
             if servers:
                 _import_for_children()
             _connect_signals(settings, drain_file, servers)
@@ -118,8 +129,12 @@ def _prepare_child(settings: Settings, identity: Identity, drain_file: Path, ser
 
     A lease that runs out while no child of its worker is seen counts as the death of the whole worker.
     """
+    from telemetry import metrics, traces
+
     init_db()
     configure_logs(level=settings.log_level, fmt=settings.log_format, process="worker")
+    metrics.start(without=metrics.OF_THE_POOL if servers else ())  # the engine server's pool holds the weights
+    traces.start(settings, "worker")
     counted: list[Callable[[], dict[str, Any]]] = []  # until there is a pool, nothing is
     orders = Orders()
     presence = Presence(identity, settings, lambda: counted[0]() if counted else {}, orders.put)

@@ -9,7 +9,7 @@ from fastapi.responses import StreamingResponse
 
 import errors
 from api.deps import AppSettings, CallerOf, ReadSession, authenticated
-from api.files import FormatName, archive, disposition
+from api.files import Corrected, FormatName, archive, disposition
 from api.present import job_summary
 from api.problems import documented
 from api.schemas import BatchCancelled, BatchOut, RequestCounts
@@ -56,12 +56,13 @@ def get_results(
     session: ReadSession,
     caller: CallerOf,
     formats: Formats = ["txt", "srt", "json"],  # noqa: B006 FastAPI copies it
+    as_corrected: Corrected = False,  # noqa: FBT002 a query parameter
 ) -> StreamingResponse:
     """The transcripts of a batch as a zip, with an index.json of all its jobs. 409 while none is completed."""
     _, jobs = read.batch_jobs(session, batch_id, caller.scope)
     if not any(job.status == Status.COMPLETED for job in jobs):
         raise errors.Conflict(f"No job of this batch is completed. GET /batches/{batch_id} says more.")
-    stream = archive([job.id for job in jobs], tuple(dict.fromkeys(formats)))
+    stream = archive([job.id for job in jobs], tuple(dict.fromkeys(formats)), as_corrected=as_corrected)
     headers = {"Content-Disposition": disposition(f"batch-{batch_id}.zip")}
     return StreamingResponse(stream, media_type=ZIP, headers=headers)
 

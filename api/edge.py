@@ -22,6 +22,16 @@ SECURITY_HEADERS = {
 }
 POLICY = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'"
 MOST_HEADER_BYTES = 16 * 1024  # uvicorn's own limit holds only where they come in more than one piece
+PAGE = "/ui/"  # ui/ serves it
+PAGE_HEADERS = {
+    # The last two: text never becomes markup; innerHTML and its kin throw
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "media-src 'self' blob:; connect-src 'self'; worker-src 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'; "
+    "require-trusted-types-for 'script'; trusted-types worker-address",
+    "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
+    "Cache-Control": "no-cache",  # kept, but asked for by its ETag each time
+}
 PAGES = ("/docs", "/docs/oauth2-redirect", "/redoc")  # FastAPI's own, which load their scripts from a CDN
 
 
@@ -73,7 +83,8 @@ def _header_bytes(scope: Scope) -> int:
 
 
 def _add_headers(headers: MutableHeaders, scope: Scope) -> None:
-    for name, value in SECURITY_HEADERS.items():
+    own = PAGE_HEADERS if scope["path"].startswith(PAGE) else {}
+    for name, value in (SECURITY_HEADERS | own).items():
         headers.setdefault(name, value)
     if scope["path"] not in PAGES:
         headers.setdefault("Content-Security-Policy", POLICY)

@@ -4,17 +4,26 @@ import json
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from io import RawIOBase
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import quote
 from uuid import UUID
 
-from api.present import result_out
+from fastapi import Query
+
+from api.present import corrected, result_out
 from api.schemas import ResultOut
 from database import transaction
 from formats import FORMATS
 from jobs import read
 
 FormatName = Literal["json", "txt", "srt", "vtt", "tsv"]
+Corrected = Annotated[
+    bool,
+    Query(
+        alias="corrected",
+        description="With the corrections of people. Default: as the machine heard it.",
+    ),
+]
 
 
 class File(NamedTuple):
@@ -23,7 +32,9 @@ class File(NamedTuple):
     content: str
 
 
-def rendered(result: ResultOut, name: FormatName) -> File:
+def rendered(result: ResultOut, name: FormatName, *, as_corrected: bool = False) -> File:
+    if as_corrected:
+        result = corrected(result)
     if name == "json":
         return File("application/json", ".json", result.model_dump_json(exclude_none=False))
     media_type, suffix, render = FORMATS[name]
@@ -40,7 +51,7 @@ def disposition(filename: str) -> str:
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe='')}"
 
 
-def archive(job_ids: Sequence[UUID], formats: Sequence[FormatName]) -> Iterator[bytes]:
+def archive(job_ids: Sequence[UUID], formats: Sequence[FormatName], *, as_corrected: bool = False) -> Iterator[bytes]:
     """A zip with the transcripts of these jobs, and index.json, which also tells of those that have none.
 
     One job at a time is read, so that a batch of any size takes little memory; an error breaks the stream off.
@@ -48,7 +59,7 @@ def archive(job_ids: Sequence[UUID], formats: Sequence[FormatName]) -> Iterator[
     pipe, names, index = _Pipe(), _Names(), []
     with zipfile.ZipFile(pipe, "w", zipfile.ZIP_DEFLATED) as archived:
         for job_id in job_ids:
-            entry, files = _of_job(job_id, formats, names)
+            entry, files = _of_job(job_id, formats, names, as_corrected=as_corrected)
             index.append(entry)
             for name, content in files:
                 archived.writestr(name, content)
@@ -58,13 +69,13 @@ def archive(job_ids: Sequence[UUID], formats: Sequence[FormatName]) -> Iterator[
 
 
 def _of_job(
-    job_id: UUID, formats: Iterable[FormatName], names: "_Names"
+    job_id: UUID, formats: Iterable[FormatName], names: "_Names", *, as_corrected: bool
 ) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     """What the index says, and the files as (name, content)."""
     with transaction() as session:
         job = read.get_job(session, job_id)
         result = result_out(session, job)
-    files = [] if result is None else [rendered(result, name) for name in formats]
+    files = [] if result is None else [rendered(result, name, as_corrected=as_corrected) for name in formats]
     base = names.unique(stem(job.filename))
     named = [(f"{base}{file.suffix}", file.content) for file in files]
     entry = {

@@ -92,11 +92,27 @@ def segment_out(row: SegmentRow) -> SegmentOut:
         start=row.start,
         end=row.end,
         text=row.text.strip(),
+        corrected_text=row.corrected_text,
         avg_logprob=row.avg_logprob,
         no_speech_prob=row.no_speech_prob,
         compression_ratio=row.compression_ratio,
         words=None if row.words is None else [WordOut(**word) for word in row.words],
     )
+
+
+def corrected(result: ResultOut) -> ResultOut:
+    """With the words of people in place of the machine's, which have no times of their own."""
+    segments = [_corrected(segment) for segment in result.segments]
+    if segments == result.segments:
+        return result
+    text = " ".join(segment.text for segment in segments if segment.text)
+    return result.model_copy(update={"text": text, "word_count": len(text.split()), "segments": segments})
+
+
+def _corrected(segment: SegmentOut) -> SegmentOut:
+    if segment.corrected_text is None:
+        return segment
+    return segment.model_copy(update={"text": segment.corrected_text, "words": None})
 
 
 def error_out(error: ErrorLog) -> ErrorOut:

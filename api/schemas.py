@@ -163,6 +163,9 @@ class SegmentOut(BaseModel):
     start: float = Field(description="Seconds from the start of the recording.", examples=[0.32])
     end: float = Field(examples=[2.84])
     text: str = Field(examples=["one two three four five six seven"])
+    corrected_text: str | None = Field(
+        None, description="What a person made of `text`; null where nobody did.", examples=[None]
+    )
     avg_logprob: float = Field(examples=[-0.11])
     no_speech_prob: float = Field(examples=[0.01])
     compression_ratio: float = Field(examples=[0.92])

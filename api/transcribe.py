@@ -8,7 +8,7 @@ from fastapi.responses import RedirectResponse
 
 import errors
 from api.deps import AppSettings, AppStorage, CallerOf, ReadSession, authenticated
-from api.files import File, FormatName, disposition, rendered, stem
+from api.files import Corrected, File, FormatName, disposition, rendered, stem
 from api.present import job_out, result_out, segment_out
 from api.problems import documented
 from api.recording import PRESIGNED_S, Redirect
@@ -66,15 +66,17 @@ def get_result(
     caller: CallerOf,
     wanted: Annotated[FormatName, Query(alias="format", description="Default: json.")] = "json",
     redirect: Redirect = False,  # noqa: FBT002 a query parameter
+    as_corrected: Corrected = False,  # noqa: FBT002 the same
 ) -> Response:
     """The transcript as a file. 409 while the job is not completed."""
     job = read.get_job(session, job_id, caller.scope)
     result = result_out(session, job)
     if result is None:
         raise errors.Conflict(f"The job is {job.status}; there is no result. GET /transcribe/{job_id} says more.")
-    file = rendered(result, wanted)
+    file = rendered(result, wanted, as_corrected=as_corrected)
     filename = f"{stem(job.filename)}{file.suffix}"
-    if redirect and (url := _stored(storage, transcript_key(job_id, wanted), file, filename)):
+    key = transcript_key(job_id, f"corrected.{wanted}" if as_corrected else wanted)
+    if redirect and (url := _stored(storage, key, file, filename)):
         return RedirectResponse(url, status.HTTP_307_TEMPORARY_REDIRECT)
     headers = {"Content-Disposition": disposition(filename)}
     return Response(file.content, media_type=file.media_type, headers=headers)

@@ -13,7 +13,7 @@ from engines.batcher import Batcher, Row
 from engines.foreign import translate
 from engines.wire import QUEUED, RUNNING
 from model_pool import ModelPool
-from telemetry.events import emit
+from telemetry.events import count, emit
 
 LINGER_S = 0.005  # windows of one child come one shortly after the other
 STALLED_S = 600.0  # a batch that takes longer hangs: leave, and be started again
@@ -107,10 +107,11 @@ class Lanes:
             return [error] * len(batch)
         half = len(batch) // 2
         self._limits[batch[0].key] = half
-        emit("engine.batch_halved", rows=half)
+        emit("engine.batch_halved", rows=half, during="batch")
         return [*self._answers(batch[:half]), *self._answers(batch[half:])]
 
     def _attempt(self, batch: Sequence[Row]) -> list[dict[str, Any]]:
+        started = monotonic()
         requests = [row.payload[1] for row in batch]
         mels = [row.payload[0].arena.mel(row.payload[1]["slot"], tuple(row.payload[1]["shape"])) for row in batch]
         first = requests[0]
@@ -122,6 +123,7 @@ class Lanes:
         self._counts.batches += 1
         self._counts.rows += len(batch)
         self._counts.room += self._most
+        count("engine.ran", rows=len(batch), fill=len(batch) / self._most, seconds=monotonic() - started)
         return answers
 
     def _watch(self) -> None:

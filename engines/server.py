@@ -18,11 +18,12 @@ from engines import memory
 from engines.batcher import Row
 from engines.foreign import translate
 from engines.lanes import Lanes
-from engines.parent import die_with_parent
 from engines.raw import batch_key
 from engines.whisper import WhisperLoader
 from engines.wire import Arena, Line
 from model_pool import ModelPool
+from parent import die_with_parent
+from telemetry import metrics
 from telemetry.events import emit
 from telemetry.logs import configure_logs
 
@@ -146,6 +147,7 @@ def main() -> None:
     path, device = sys.argv[1:]
     settings = get_settings()
     configure_logs(level=settings.log_level, fmt=settings.log_format, process="engine")
+    metrics.start()
     serve(Path(path), settings.model_copy(update={"device": device}))
 
 

@@ -17,7 +17,7 @@ from time import monotonic
 from types import FrameType
 
 from config import Settings, inherited_environment
-from engines.parent import die_with_parent
+from parent import die_with_parent
 from telemetry.events import emit
 
 ROOT = Path(__file__).parents[1]
@@ -94,7 +94,10 @@ def _leave(server: "subprocess.Popen[bytes]", signum: int, frame: FrameType | No
 
 
 def main() -> None:
+    from telemetry import metrics  # not in the worker, which imports us and says later where counters are kept
+
     die_with_parent()
+    metrics.start()
     keep_alive(Path(sys.argv[1]), sys.argv[2])
 
 

@@ -38,6 +38,7 @@ from jobs.submit import decode_options
 from model_pool import Fallback, ModelPool
 from models import Job, Result, SegmentRow
 from storage import Storage
+from telemetry import traces
 from telemetry.events import emit
 from telemetry.logs import log_context
 from transcript import Language, Segment
@@ -69,7 +70,11 @@ def run(job_id: uuid.UUID, work: Workplace) -> None:
     if claimed is None:
         emit("claim.skipped", job_id=str(job_id))
         return
-    with log_context(job_id=str(job_id), request_id=claimed.job.request_id):
+    job = claimed.job
+    with (
+        log_context(job_id=str(job_id), request_id=job.request_id),
+        traces.span("transcribe", job.traceparent, kind="consumer", job_id=str(job_id), attempt=job.attempt),
+    ):
         _attempt(claimed, work)
 
 
@@ -79,9 +84,11 @@ def _attempt(claimed: Claim, work: Workplace) -> None:
     emit("attempt.started", attempt=fence.attempt, model=claimed.job.model_size)
     try:
         with _heartbeat(fence, work) as beat:
-            completed = _Attempt(claimed, work, beat).transcribe()
-        verb = "completed" if completed else "fenced"
-        emit(f"attempt.{verb}", attempt=fence.attempt, seconds=round(monotonic() - started, 3))
+            attempt = _Attempt(claimed, work, beat)
+            verb = "completed" if attempt.transcribe() else "fenced"
+        seconds, audio_s = monotonic() - started, attempt.audio_s
+        factor = round(seconds / audio_s, 4) if audio_s else None
+        emit(f"attempt.{verb}", attempt=fence.attempt, seconds=round(seconds, 3), audio_s=audio_s, factor=factor)
     except errors.Cancelled as reason:
         emit("attempt.stopped", attempt=fence.attempt, reason=reason.code)
     except (errors.Draining, SystemExit, KeyboardInterrupt):
@@ -135,9 +142,15 @@ class _Attempt:
         batch = work.settings.batch_size or work.engine.default_batch()  # windows an engine call, to begin with
         self._fallback = Fallback(work.pool, job.model_size, compute_type=work.settings.compute_type, batch=batch)
 
+    @property
+    def audio_s(self) -> float:
+        """What this attempt has worked on; an earlier one may have begun."""
+        return round(self._decoded_s - self._job.position_s, 3)
+
     def transcribe(self) -> bool:
         """False: the job was taken away or cancelled meanwhile, and nothing was written."""
-        fetch(self._job, self._work.storage, self._work.settings, check=self._beat.check, write=self._write)
+        with traces.span("fetch"):
+            fetch(self._job, self._work.storage, self._work.settings, check=self._beat.check, write=self._write)
         with self._work.storage.local_path(self._job.storage_key) as path:
             try:
                 self._read(path, repair=False)
@@ -172,6 +185,10 @@ class _Attempt:
         """Segments of a group of windows, in seconds of the recording. May go on with a smaller model: `model_used`."""
         if not group:
             return []
+        with traces.span("recognise", windows=len(group), position_s=group[0].start_s):
+            return self._heard(group)
+
+    def _heard(self, group: list[Window]) -> list[Segment]:
         audio = [window.audio for window in group]
         if self._language is None:
             self._language = self._fallback.run(lambda model: model.detect_language(audio[0]))

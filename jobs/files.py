@@ -5,7 +5,8 @@ import uuid
 from formats import FORMATS
 from storage import Storage, derived_key
 
-TRANSCRIPTS = ("json", *FORMATS)
+PLAIN = ("json", *FORMATS)
+TRANSCRIPTS = (*PLAIN, *(f"corrected.{name}" for name in PLAIN))
 
 
 def transcript_key(job_id: uuid.UUID, name: str) -> str:

@@ -5,15 +5,16 @@ transaction.
 """
 
 import uuid
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, update
+from sqlalchemy import ColumnElement, event, func, update
 from sqlalchemy.orm import Session
 
 import webhooks
 from models import Job, JobEvent
+from telemetry.events import count
 
 
 class Status(StrEnum):
@@ -68,7 +69,21 @@ def move(
     if to in FINAL:
         webhooks.announce(session, job)
     notify(session, job, relay=to not in (Status.COMPLETED, Status.CANCELLED) or job.webhook_url is not None)
+    count_move(session, job, from_)
     return job
+
+
+def count_move(session: Session, job: Job, from_: str) -> None:
+    """Once it is committed: what was rolled back has not happened."""
+    moved = {
+        "from_status": from_,
+        "to_status": job.status,
+        "priority": job.priority,
+        "attempt": job.attempt,
+        "code": job.error_code,
+        "age_s": (datetime.now(UTC) - job.created_at).total_seconds(),
+    }
+    event.listen(session, "after_commit", lambda _: count("job.moved", **moved), once=True)
 
 
 def notify(session: Session, job: Job, *, relay: bool) -> None:

@@ -11,8 +11,9 @@ from sqlalchemy.orm import Session
 
 import errors
 from config import MODEL_SIZES, Settings
-from jobs.states import Status, wake_relay
+from jobs.states import Status, count_move, wake_relay
 from models import Batch, Job, JobEvent
+from telemetry import traces
 from transcript import LANGUAGES, DecodeOptions
 
 # Models that were not trained to translate answer in the spoken language; refusing is honest.
@@ -113,6 +114,7 @@ def submit(
         batch_id=batch_id,
         request_id=request_id,
         attach_key=attach_key,
+        traceparent=traces.traceparent(),
         model_size=request.model_size,
         language=options.pop("language"),
         task=options.pop("task"),
@@ -126,6 +128,7 @@ def submit(
     session.flush()
     session.add(JobEvent(job_id=job.id, attempt=0, from_status=None, to_status=Status.PENDING))
     wake_relay(session, Status.PENDING.value)
+    count_move(session, job, "")
     return job
 
 

@@ -56,7 +56,7 @@ def run(settings: Settings, *, verbose: bool = False, durable: bool = True) -> N
         addresses = choose_addresses(settings, home)
         flower_login(settings, home)  # refuses before anything has started
         say(f"Starting in {home.root} ...")
-        plan = Plan(settings, home, addresses)
+        plan = Plan(settings, home, addresses, counters=str(home.counters()))
         try:
             with Supervisor(home.logs, home.root / "stack.json", say=say, mirror=mirror) as supervisor:
                 chooser = supervisor.start_once(plan.choose_model())  # takes a second: meanwhile, the servers

@@ -10,11 +10,14 @@ import secrets
 import shutil
 import socket
 import subprocess
+import tempfile
 from pathlib import Path
 
+from config import memory_folder
 from stack.process import StackError
 
 SERVERS = "servers.env"
+COUNTERS = "whisper-queue-counters-"
 SYSTEM_USERS = ("postgres", "pgserver")  # the first that exists runs PostgreSQL when we are root
 
 
@@ -46,6 +49,15 @@ class Home:
             kept[name] = free_port()
             write_whole(self.root / "ports.json", json.dumps(kept))
         return kept[name]
+
+    def counters(self) -> Path:
+        """A new folder for the counters of all processes, in memory; that of a run before this one goes."""
+        note = self.root / "counters.txt"
+        if note.exists() and COUNTERS in note.read_text():
+            shutil.rmtree(note.read_text(), ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix=COUNTERS, dir=memory_folder()))
+        write_whole(note, str(folder))
+        return folder
 
     def tell_servers(self, database_url: str, redis_url: str) -> None:
         """For commands that run beside the stack: config.adopt_running_stack reads it."""

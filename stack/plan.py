@@ -84,6 +84,7 @@ class Plan:
     database_url: str = field(default="", repr=False)
     redis_url: str = field(default="", repr=False)
     model: str = ""  # empty: not chosen yet
+    counters: str = ""  # folder that the services share, so that the API shows the counters of all
 
     @property
     def environment(self) -> dict[str, str]:
@@ -94,8 +95,11 @@ class Plan:
             "HOST": self.addresses.host,
             "PORT": str(self.addresses.port),
             "FLOWER_PORT": str(self.addresses.flower_port),
+            "METRICS_PORT": "0",  # the API shows the counters of all
             "PYTHONUNBUFFERED": "1",  # a log shows the last line before a crash
         }
+        if self.counters:
+            told["PROMETHEUS_MULTIPROC_DIR"] = self.counters
         if self.model:
             told["WHISPER_MODEL_SIZE"] = self.model
         inherited = inherited_environment()

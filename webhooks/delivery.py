@@ -18,8 +18,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 import errors
-from models import DisabledReceiver, WebhookDelivery
+from models import DisabledReceiver, Job, WebhookDelivery
 from outbound import Outbound
+from telemetry import traces
 from telemetry.events import emit
 from webhooks.ledger import message_id
 from webhooks.outcome import MOST_TRIES, Again, Delivered, Disabled, Failed, Outcome, Reply, plan, retry_after_s
@@ -40,6 +41,7 @@ class Try:
     payload: dict[str, Any]
     tries: int
     secret_numbers: tuple[int, ...]  # newest first
+    traceparent: str | None = None  # of the request that made the job
 
 
 def claim(session: Session, delivery_id: UUID, *, timeout_s: float) -> Try | None:
@@ -60,7 +62,8 @@ def claim(session: Session, delivery_id: UUID, *, timeout_s: float) -> Try | Non
     )
     if row is None:
         return None
-    return Try(row.id, row.owner, row.url, row.payload, row.tries, secret_numbers(session, row.owner).signing)
+    origin = session.scalar(select(Job.traceparent).where(Job.id == row.job_id)) if row.job_id else None
+    return Try(row.id, row.owner, row.url, row.payload, row.tries, secret_numbers(session, row.owner).signing, origin)
 
 
 def send(one: Try, outbound: Outbound, secrets: Sequence[bytes], *, timeout_s: float) -> Reply:
@@ -69,6 +72,8 @@ def send(one: Try, outbound: Outbound, secrets: Sequence[bytes], *, timeout_s: f
         return Reply(error=NEVER_ENDED, is_final=True)
     body = json.dumps(one.payload, ensure_ascii=False).encode()
     headers = signed_headers(message_id(one.id), int(time()), body, secrets)
+    if parent := traces.traceparent():
+        headers["traceparent"] = parent
     try:
         answer = outbound.post(one.url, body=body, headers=headers, timeout_s=timeout_s)
     except errors.AddressRefused as reason:

@@ -1,0 +1,62 @@
+// The text of a recording: segments in time order, the one that is heard marked as it plays.
+
+import { el } from "./dom.js";
+import { Segment } from "./segment.js";
+
+/** `on` has seek(seconds), time() and changed(). */
+export function segments(jobId, on) {
+  const list = el("ol", { class: "segments", "aria-label": "Transcript" });
+  let all = [];
+  let marked = null;
+  let follows = true;
+
+  function add(data, { editable }) {
+    const known = new Set(all.map((one) => one.data.id));
+    const made = data.filter(({ id }) => !known.has(id)).map((one) => new Segment(jobId, one, on, { editable }));
+    all = all.concat(made);
+    list.append(...made.map((one) => one.element));
+  }
+
+  /** Called with each frame: the work is a search in order, and changes only where the segment or word does. */
+  function mark(seconds) {
+    const now = at(seconds);
+    if (now !== marked) {
+      marked?.element.removeAttribute("aria-current");
+      marked?.mark(null);
+      now?.element.setAttribute("aria-current", "true");
+      marked = now;
+      if (now && follows && !isUnsaved()) now.element.scrollIntoView({ block: "nearest" });
+    }
+    now?.mark(seconds);
+  }
+
+  function at(seconds) {
+    let [low, high] = [0, all.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (all[middle].data.start <= seconds) low = middle + 1;
+      else high = middle;
+    }
+    return all[low - 1] ?? null;
+  }
+
+  const isUnsaved = () => all.some((one) => one.isUnsaved);
+  return {
+    element: list,
+    add,
+    mark,
+    isUnsaved,
+    follow: (wanted) => {
+      follows = wanted;
+    },
+    last: () => all.at(-1)?.data.id ?? -1,
+    texts: () => all.map((one) => one.text),
+    text: (corrected) => all.map((one) => (corrected ? one.said : one.data.text)).filter(Boolean).join("\n"),
+    isCorrected: () => all.some((one) => one.data.corrected_text !== null),
+    clear: () => {
+      all = [];
+      marked = null;
+      list.replaceChildren();
+    },
+  };
+}
