@@ -194,7 +194,7 @@ class JobEvent(Base):
     detail: Mapped[Json] = mapped_column(server_default=text("'{}'"))
     at: Mapped[datetime] = mapped_column(server_default=func.now())
 
-    __table_args__ = (Index("ix_job_events_job", "job_id", "id"),)
+    __table_args__ = (Index("ix_job_events_job", "job_id", "id"), Index("ix_job_events_at", "at"))
 
 
 class ErrorLog(Base):
@@ -221,6 +221,7 @@ class ErrorLog(Base):
         CheckConstraint("(resolved_at IS NULL) = (resolution IS NULL)", name="resolution"),
         CheckConstraint("resolution IN ('replayed','dismissed')", name="resolution_kind"),
         Index("uq_error_logs_open_job", "job_id", unique=True, postgresql_where=text("resolved_at IS NULL")),
+        Index("ix_error_logs_job", "job_id"),
         Index("ix_error_logs_newest", "created_at", "id"),
     )
 

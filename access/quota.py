@@ -66,10 +66,10 @@ def _check_audio(session: Session, caller: Caller, wanted_s: float) -> None:
         raise errors.QuotaExceeded(message, retry_after_s=_until_free_s(session, first))
 
 
-def audio_seconds(bytes_a_second: float) -> ColumnElement[float]:
-    """The sum over jobs: as probed, else estimated from their bytes."""
-    probed_s = Job.audio["duration"].as_float()
-    return func.sum(func.coalesce(probed_s, Job.size_bytes / float(bytes_a_second)))
+def audio_seconds(bytes_a_second: float, jobs: type[Job] = Job) -> ColumnElement[float]:
+    """The sum over jobs (`jobs`: an alias of some of them): as probed, else estimated from their bytes."""
+    probed_s = jobs.audio["duration"].as_float()
+    return func.sum(func.coalesce(probed_s, jobs.size_bytes / float(bytes_a_second)))
 
 
 def _until_free_s(session: Session, first: datetime | None) -> int:

@@ -6,17 +6,21 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import ColumnElement, Select, and_, false, func, or_, select, tuple_
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Select, and_, false, func, or_, select, text, tuple_
+from sqlalchemy.orm import Session, aliased
 
 import errors
 from access.quota import USUAL_BYTES_A_SECOND, audio_seconds
 from jobs.routing import WEBHOOKS
-from jobs.states import FINAL, Status
+from jobs.states import Status
 from jobs.turns import POSITION_CAP, jobs_ahead
 from models import Batch, ErrorLog, Job, JobEvent, Process, Result, SegmentRow
 
 RECENT = 20  # finished jobs from which waiting times are estimated
+COUNTED = 20_000  # waiting jobs are counted so far and estimated beyond: with 10 million a count takes seconds
+_ENTRIES = text("""
+    SELECT reltuples * pg_relation_size(oid) / current_setting('block_size')::float8 / relpages
+    FROM pg_class WHERE oid = to_regclass('ix_jobs_waiting_by_owner') AND relpages > 0 AND reltuples > 0""")
 
 Row = TypeVar("Row")
 
@@ -175,32 +179,58 @@ def transcribers(session: Session, *, within_s: float) -> Sequence[Process]:
 
 
 def slots(session: Session, *, within_s: float) -> int:
-    """How many jobs can run at once."""
-    return len(transcribers(session, within_s=within_s))
+    """How many jobs can run at once: as many as there are transcribers, of whom the relay asks with each tick."""
+    seen = Process.seen_at > func.now() - timedelta(seconds=within_s)
+    children = select(func.count()).where(Process.kind == "worker", seen, Process.queues != [WEBHOOKS])
+    return session.scalar(children) or 0
 
 
-def backlog(session: Session) -> tuple[int, float]:
-    """How many jobs wait, and their seconds of audio: as probed, else from their bytes as in the last results."""
+def waiting_jobs(session: Session, *, counted: int = COUNTED) -> int:
+    """Counted one by one up to `counted`; beyond, as many as PostgreSQL's statistics say."""
+    some = _some_waiting(counted).subquery()
+    count = session.scalar(select(func.count()).select_from(some)) or 0
+    return count if count < counted else _estimated(session, count)
+
+
+def backlog(session: Session, *, counted: int = COUNTED) -> tuple[int, float]:
+    """How many jobs wait, and their seconds of audio: as probed, else from their bytes as in the last results.
+
+    Beyond `counted`, both are estimates: the number as in `waiting_jobs`, the newest jobs speaking for all.
+    """
     recent = select(Result).order_by(Result.created_at.desc()).limit(RECENT).subquery()
     sizes = select(func.sum(Job.size_bytes), func.sum(recent.c.duration)).join(recent, recent.c.job_id == Job.id)
     size_bytes, duration_s = session.execute(sizes).one()
     bytes_a_second = float(size_bytes) / duration_s if duration_s else USUAL_BYTES_A_SECOND
-    count, total_s = session.execute(
-        select(func.count(), audio_seconds(bytes_a_second)).where(Job.status == Status.PENDING)
-    ).one()
-    return count, float(total_s or 0)
+    newest = aliased(Job, _some_waiting(counted).order_by(Job.created_at.desc()).subquery())
+    count, total_s = session.execute(select(func.count(), audio_seconds(bytes_a_second, newest))).one()
+    total_s = float(total_s or 0)
+    if count < counted:
+        return count, total_s
+    estimated = _estimated(session, count)
+    return estimated, total_s * estimated / count
+
+
+def _some_waiting(limit: int) -> Select[Job]:
+    return select(Job).where(Job.status == Status.PENDING).limit(limit)
+
+
+def _estimated(session: Session, at_least: int) -> int:
+    """From the index that holds waiting jobs alone: its entries when it was last analysed, and what it has grown."""
+    return max(at_least, int(session.scalar(_ENTRIES) or 0))
 
 
 def waiting(session: Session) -> dict[str, Any]:
-    """Jobs by status that are not final, the age of the oldest waiting one in seconds, and open dead letters."""
-    open_jobs = select(Job.status, func.count()).where(Job.status.not_in(FINAL)).group_by(Job.status)
-    counts: dict[str, int] = dict(session.execute(open_jobs).all())
+    """Jobs by status that are not final, the age of the oldest waiting one in seconds, and open dead letters.
+
+    Those that wait as in `waiting_jobs`.
+    """
+    running = select(func.count()).select_from(Job).where(Job.status == Status.PROCESSING)
     oldest = select(func.extract("epoch", func.now() - func.min(Job.created_at))).where(Job.status == Status.PENDING)
     letters = select(func.count()).select_from(ErrorLog).where(ErrorLog.resolved_at.is_(None))
     age_s = session.scalar(oldest)
     return {
-        "pending": counts.get(Status.PENDING, 0),
-        "processing": counts.get(Status.PROCESSING, 0),
+        "pending": waiting_jobs(session),
+        "processing": session.scalar(running) or 0,
         "oldest_pending_seconds": None if age_s is None else round(float(age_s), 1),
         "dead_letters": session.scalar(letters) or 0,
     }

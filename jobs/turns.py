@@ -6,6 +6,7 @@ The n-th job of one caller takes its turn with the n-th of every other; what a c
 import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
@@ -14,6 +15,7 @@ from models import Job
 
 POSITION_CAP = 10_000  # a queue position is counted no further than this
 OWNERS_CAP = 200  # callers that are looked at for a queue position
+DEPTH = 8  # jobs of each caller that are looked at first
 
 # The callers who wait in a class, found by skipping through the index: as many steps as callers, not as jobs.
 _OWNERS = """
@@ -28,49 +30,59 @@ _OWNERS = """
         FROM owners WHERE owners.owner IS NOT NULL
     )"""
 
-_CHOOSE = text(
+# The first jobs of every caller, `:depth` of each, and the first `:wanted` of all that nobody was told of.
+_HEADS = text(
     f"""
     WITH RECURSIVE {_OWNERS},
     busy AS (
         SELECT owner, count(*) AS jobs FROM transcription_jobs WHERE status = 'processing' GROUP BY owner
     ),
-    turns AS MATERIALIZED (
-        SELECT head.id, head.run_at, head.created_at, coalesce(busy.jobs, 0) + head.number AS turn
+    heads AS MATERIALIZED (
+        SELECT job.*, coalesce(busy.jobs, 0) + job.number AS turn
         FROM (SELECT owner FROM owners WHERE owner IS NOT NULL) AS owners
         LEFT JOIN busy ON busy.owner = owners.owner
         CROSS JOIN LATERAL (
-            SELECT job.*, row_number() OVER (ORDER BY job.run_at, job.created_at) AS number FROM (
+            SELECT first.*, row_number() OVER (ORDER BY first.run_at, first.created_at) AS number FROM (
                 SELECT id, run_at, created_at, published_at FROM transcription_jobs
                 WHERE status = 'pending' AND NOT retrying AND priority = :priority AND owner = owners.owner
                   AND run_at <= now() - :waited
-                ORDER BY run_at, created_at LIMIT :head
-            ) AS job
-        ) AS head
+                ORDER BY run_at, created_at LIMIT :depth
+            ) AS first
+        ) AS job
+    )
+    SELECT depth.deepest, next.id, next.turn
+    FROM (SELECT max(number) AS deepest FROM heads) AS depth
+    LEFT JOIN LATERAL (
+        SELECT head.id, head.turn FROM heads AS head
         WHERE head.published_at IS NULL OR head.published_at < now() - :stale
-        ORDER BY turn, head.run_at, head.created_at LIMIT :head
-    ),
-    chosen AS MATERIALIZED (
-        SELECT job.id, turns.turn FROM transcription_jobs AS job JOIN turns ON turns.id = job.id
+        ORDER BY turn, head.run_at, head.created_at LIMIT :wanted
+    ) AS next ON true"""  # noqa: S608 (our own text)
+)
+
+_MARK = text("""
+    WITH chosen AS MATERIALIZED (
+        SELECT job.id, head.turn FROM transcription_jobs AS job
+        JOIN unnest(CAST(:ids AS uuid[]), CAST(:turns AS bigint[])) WITH ORDINALITY AS head(id, turn, place)
+          ON head.id = job.id
         WHERE job.status = 'pending'
-        ORDER BY turns.turn, turns.run_at, turns.created_at LIMIT :room
+        ORDER BY head.place LIMIT :room
         FOR UPDATE OF job SKIP LOCKED
     )
     UPDATE transcription_jobs AS job SET published_at = now(), queue = :queue
     FROM chosen WHERE job.id = chosen.id
-    RETURNING chosen.turn, job.run_at, job.created_at, job.id, job.attempt"""  # noqa: S608 (our own text)
-)
+    RETURNING chosen.turn, job.run_at, job.created_at, job.id, job.attempt""")
 
 _AHEAD = text(
     f"""
     WITH RECURSIVE {_OWNERS}
-    SELECT coalesce(sum(ahead.jobs), 0)
-    FROM (SELECT owner FROM owners WHERE owner <> :owner LIMIT {OWNERS_CAP}) AS other
-    CROSS JOIN LATERAL (
-        SELECT count(*) AS jobs FROM (
-            SELECT 1 FROM transcription_jobs
+    SELECT count(*) FROM (
+        SELECT FROM (SELECT owner FROM owners WHERE owner <> :owner LIMIT {OWNERS_CAP}) AS other
+        CROSS JOIN LATERAL (
+            SELECT FROM transcription_jobs
             WHERE status = 'pending' AND NOT retrying AND priority = :priority AND owner = other.owner
             LIMIT :turn
         ) AS waiting
+        LIMIT {POSITION_CAP}
     ) AS ahead"""  # noqa: S608 (our own text)
 )
 
@@ -98,16 +110,30 @@ def take_turns(
     session: Session, priority: str, *, queue: str, room: int, window: int, stale_s: float, waited_s: float = 0
 ) -> list[Turn]:
     """Mark as rung on `queue` up to `room` jobs of this priority that are due since `waited_s`, in turn."""
-    parameters = {
+    which = {
         "priority": priority,
-        "queue": queue,
-        "room": room,
-        "head": room + 2 * window,  # those before may be rung already, and no more of them than two windows
+        "wanted": 2 * room,  # some may be locked
         "stale": timedelta(seconds=stale_s),
         "waited": timedelta(seconds=waited_s),
     }
-    rows = session.execute(_CHOOSE, parameters).all()
+    # Those before may be rung already, and no more of them than two windows.
+    heads = _heads(session, which, deepest=room + 2 * window)
+    mark = {"ids": [str(head.id) for head in heads], "turns": [head.turn for head in heads]}
+    rows = session.execute(_MARK, mark | {"room": room, "queue": queue}).all() if heads else []
     return [Turn(*row) for row in sorted(rows)]
+
+
+def _heads(session: Session, which: dict[str, Any], *, deepest: int) -> list[Any]:
+    """In turn. No deeper into the jobs of every caller than needed: with a thousand callers each job more is dear."""
+    depth = DEPTH
+    while True:
+        depth = min(depth, deepest)
+        rows = session.execute(_HEADS, which | {"depth": depth}).all()
+        found = [row for row in rows if row.id is not None]
+        is_all = (rows[0].deepest or 0) < depth
+        if depth == deepest or is_all or sum(row.turn <= depth for row in found) == which["wanted"]:
+            return found
+        depth *= 4
 
 
 def jobs_ahead(session: Session, job: Job) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench.__main__ import BENCHES
+from bench.__main__ import BENCHES, NAMED
 from bench.measure import Rounds, compare, core_share, interleave
 from bench.models import model
 from bench.player import sequential
@@ -16,9 +16,9 @@ from bench.sounds import windows
 from tests.conftest import ROOT
 
 
-def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+def run(*arguments: str, within_s: float = 110) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        (sys.executable, "-m", *arguments), cwd=ROOT, capture_output=True, text=True, check=False, timeout=110
+        (sys.executable, "-m", *arguments), cwd=ROOT, capture_output=True, text=True, check=False, timeout=within_s
     )
 
 
@@ -52,7 +52,7 @@ def test_two_busy_loops_are_timed() -> None:
     assert 0 < core_share() <= 1.1
 
 
-@pytest.mark.parametrize("bench", [*BENCHES, "gpu", "memory"])
+@pytest.mark.parametrize("bench", [*BENCHES, *NAMED, "gpu", "memory"])
 def test_every_bench_says_what_it_takes(bench: str) -> None:
     found = run(f"bench.{bench}", "--help")
     assert found.returncode == 0, found.stderr
@@ -85,3 +85,16 @@ def test_a_bench_runs_to_its_end(tmp_path: Path) -> None:
     written = json.loads(path.with_suffix(".json").read_text())
     assert {row["a"] for row in written["rows"]} >= {"engines/mel.py", "audio/decode.py"}
     assert all("busy_machine" in row and row["ratio"] > 0 for row in written["rows"])
+
+
+@pytest.mark.timeout(250)
+def test_the_bench_of_waiting_jobs_runs_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "waiting"
+    few = ("--jobs", "3000", "--rounds", "1", "--calls", "2", "--letters", "10", "--parts", "relay", "deletes")
+    found = run("bench.waiting", *few, "--name", str(path), within_s=240)
+    assert found.returncode == 0, found.stderr
+    written = json.loads(path.with_suffix(".json").read_text())
+    names = {row["name"] for row in written["rows"]}
+    assert names == {"tick, 4 children", "tick, 256 children", "delete 100 jobs", "look for old history"}
+    (counted,) = (figure for figure in written["figures"] if figure["what"] == "all counted one by one")
+    assert counted["jobs"] == counted["estimated"] == 3000
