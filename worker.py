@@ -4,16 +4,20 @@ The parent never loads a model and never touches the GPU: a model loaded before 
 A worker of the webhooks queue alone has threads instead of children, and knows no engine.
 """
 
+import fcntl
 import gc
 import os
+import shutil
 import signal
 import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
+from time import time
 from typing import TYPE_CHECKING, Any
 
 from celery import signals
@@ -34,6 +38,7 @@ if TYPE_CHECKING:  # the parent imports them before the fork only where there ar
 
 Orders = SimpleQueue[ModelOrder]
 YIELD = 5  # niceness: whoever submits and polls on a busy machine is answered first
+FOLDER, JUST_MADE_S = "whisper-queue-worker-", 60
 THREAD_POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -68,7 +73,7 @@ def _transcribe(settings: Settings) -> None:
     from engines.supervisor import engine_servers
 
     os.nice(YIELD)
-    with tempfile.TemporaryDirectory(prefix="whisper-queue-", dir=memory_folder()) as folder:
+    with _own_folder() as folder:
         drain_file = Path(folder) / "drain"  # exists once this process was told to stop; children look for it
         set_environment(
             OMP_WAIT_POLICY="PASSIVE",
@@ -85,6 +90,20 @@ def _transcribe(settings: Settings) -> None:
                 _import_for_children()
             _connect_signals(settings, drain_file, servers)
             app.worker_main(_arguments(settings, pool="prefork", concurrency=settings.celery_concurrency))
+
+
+@contextmanager
+def _own_folder() -> Iterator[str]:
+    """For sockets and counters, gone afterwards. What killed workers have left goes first: nobody holds its lock."""
+    parent = Path(memory_folder() or tempfile.gettempdir())
+    for left in parent.glob(f"{FOLDER}*/lock"):
+        with suppress(OSError), left.open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if time() - left.stat().st_mtime > JUST_MADE_S:  # its maker may not hold it yet
+                shutil.rmtree(left.parent, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=FOLDER, dir=parent) as folder, (Path(folder) / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
 
 
 def _import_for_children() -> None:

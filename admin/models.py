@@ -15,7 +15,6 @@ from database import transaction
 from jobs import presence, read
 
 MB = 1_000_000
-SIGNS_MISSED = 3  # a process that missed so many signs of life counts as gone
 COLUMNS = ("SIZE", "ON THIS MACHINE", "MB", "8-BIT COPY", "LOADED ON")
 
 
@@ -99,16 +98,11 @@ def _loaded_as_far_as_known() -> dict[str, list[dict[str, Any]]] | None:
 
 
 def _loaded(settings: Settings) -> dict[str, list[dict[str, Any]]]:
-    within_s = SIGNS_MISSED * presence.interval_s(settings)
+    within_s = presence.seen_within_s(settings)
     with transaction() as session:
         children = read.transcribers(session, within_s=within_s)
-    devices = {
-        (child.worker, one["pid"]): {"worker": child.worker, **one}
-        for child in children
-        for one in child.stats.get("devices", ())
-    }  # the children of an engine server all tell the same
     found: dict[str, list[dict[str, Any]]] = {}
-    for one in devices.values():
+    for one in presence.devices_of(children):
         place = {"worker": one["worker"], "device": one["device"], "process": one["pid"]}
         for model in one.get("loaded", ()):
             found.setdefault(model["size"], []).append(place | {"compute_type": model["compute_type"]})

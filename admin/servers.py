@@ -26,7 +26,6 @@ OLDEST_POSTGRES, OLDEST_REDIS = 15, (6, 2)
 SLOW_MS = 50.0  # a job makes some dozens of round trips
 REDIS_TIMEOUT_S = 3
 CLOCK_WARN_S = 2.0
-SIGNS_MISSED = 3  # a process that missed so many signs of life counts as gone
 OF_A_CHILD, OF_A_RELAY = 4, 4  # connections that one uses at once, at most: its work, heartbeat, signs of life, orders
 OTHER_CHILDREN = 2  # worker-retry and worker-webhooks
 PROBE = b"doctor"
@@ -165,7 +164,7 @@ def _is_root_among_others(folder: Path) -> bool:
 
 def relay(settings: Settings) -> Finding:
     with transaction() as session:
-        alive = read.alive(session, "relay", within_s=_within_s(settings))
+        alive = read.alive(session, "relay", within_s=presence.seen_within_s(settings))
     if not alive:
         return fail("no relay is alive: jobs are accepted and wait", "Start it: `make run`, or `python relay.py`.")
     return ok(f"{len(alive)} alive")
@@ -173,7 +172,7 @@ def relay(settings: Settings) -> Finding:
 
 def workers(settings: Settings) -> Finding:
     with transaction() as session:
-        alive = read.alive(session, "worker", within_s=_within_s(settings))
+        alive = read.alive(session, "worker", within_s=presence.seen_within_s(settings))
     drawn = {queue for child in alive for queue in child.queues}
     if missing := [queue for queue in (routing.HIGH, routing.NORMAL) if queue not in drawn]:
         return fail(f"no worker draws from {' and '.join(missing)}", "Start one: `make run`, or `python worker.py`.")
@@ -183,10 +182,6 @@ def workers(settings: Settings) -> Finding:
             f"{found}; none draws from {' and '.join(missing)}", f"Start one with WORKER_QUEUES={','.join(missing)}."
         )
     return ok(found)
-
-
-def _within_s(settings: Settings) -> float:
-    return SIGNS_MISSED * presence.interval_s(settings)
 
 
 def access(settings: Settings) -> Finding:

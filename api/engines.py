@@ -10,11 +10,10 @@ import errors
 from api.deps import AppSettings, ReadSession, an_admin
 from api.problems import documented
 from api.schemas import MOMENT
-from api.survey import devices_of, seen_within_s
 from config import MODEL_SIZES, Settings
 from database import transaction
 from engines.catalog import canonical
-from jobs import orders, read
+from jobs import orders, presence, read
 from jobs.orders import Wanted
 from jobs.submit import JobRequest, validate
 from models import ModelOrder
@@ -67,7 +66,7 @@ class Ordered(BaseModel):
 @router.get("", responses=documented(401, 503))
 def list_models(session: ReadSession, settings: AppSettings) -> ModelStates:
     """Every model that is loaded somewhere or was ordered, and the default one."""
-    loaded = _loaded(devices_of(read.transcribers(session, within_s=seen_within_s(settings))))
+    loaded = _loaded(presence.devices_of(read.transcribers(session, within_s=presence.seen_within_s(settings))))
     ordered = {order.size: order for order in orders.placed(session)}
     default = canonical(settings.whisper_model_size)
     return ModelStates(

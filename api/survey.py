@@ -18,7 +18,6 @@ from jobs.states import Status
 from models import Process
 from storage import Storage, new_key
 
-SIGNS_MISSED = 3  # a process that missed so many signs of life counts as gone
 COUNTERS = ("hits", "misses", "evictions", "oom_fallbacks")
 
 
@@ -35,7 +34,7 @@ class _Books:
 def survey(settings: Settings, storage: Storage, admission: Admission) -> AdminHealth:
     database, books = _from_database(settings, admission)
     redis, queues = _from_redis()
-    workers, devices = _workers(books.children, books.jobs), devices_of(books.children)
+    workers, devices = _workers(books.children, books.jobs), presence.devices_of(books.children)
     parts = {"database": database, "redis": redis, "relay": _relay(books.relays), "storage": _room(storage)}
     problems = [f"{name} is away" for name, part in parts.items() if not part.ok]
     if not workers["alive"]:
@@ -57,13 +56,8 @@ def survey(settings: Settings, storage: Storage, admission: Admission) -> AdminH
     )
 
 
-def seen_within_s(settings: Settings) -> float:
-    """Who gave a sign of life within so many seconds is alive."""
-    return SIGNS_MISSED * presence.interval_s(settings)
-
-
 def _from_database(settings: Settings, admission: Admission) -> tuple[Component, _Books]:
-    within_s = seen_within_s(settings)
+    within_s = presence.seen_within_s(settings)
     try:
         latency_ms = round(check_db_connection(), 2)
         with transaction() as session:
@@ -106,16 +100,6 @@ def _workers(children: Sequence[Process], jobs: dict[str, Any]) -> dict[str, Any
         "busy": min(jobs.get(Status.PROCESSING, 0), len(children)),
         "by_queue": Counter(queue for child in children for queue in child.queues),
     }
-
-
-def devices_of(children: Sequence[Process]) -> list[dict[str, Any]]:
-    """Each engine server, or child with an engine of its own, once: the children of a server all tell the same."""
-    told = {
-        (child.worker, one["pid"]): {**one, "worker": child.worker}
-        for child in children
-        for one in child.stats.get("devices", ())
-    }
-    return list(told.values())
 
 
 def _pool(devices: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import json
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from threading import Event, Thread
@@ -21,6 +21,7 @@ from models import ModelOrder, Process
 from telemetry.events import emit
 
 LONGEST_INTERVAL_S = 5.0
+SIGNS_MISSED = 3  # a process that missed so many signs of life counts as gone
 
 
 def new_birth() -> str:
@@ -49,6 +50,21 @@ class Identity:
 
 def interval_s(settings: Settings) -> float:
     return min(LONGEST_INTERVAL_S, settings.lease_seconds / 6)
+
+
+def seen_within_s(settings: Settings) -> float:
+    """Who gave a sign of life within so many seconds is alive."""
+    return SIGNS_MISSED * interval_s(settings)
+
+
+def devices_of(children: Sequence[Process]) -> list[dict[str, Any]]:
+    """Each engine server, or child with an engine of its own, once: the children of a server all tell the same."""
+    told = {
+        (child.worker, one["pid"]): {**one, "worker": child.worker}
+        for child in children
+        for one in child.stats.get("devices", ())
+    }
+    return list(told.values())
 
 
 def sign_in(identity: Identity, stats: Mapping[str, Any] | None = None) -> None:

@@ -73,6 +73,7 @@ def run(settings: Settings, *, verbose: bool = False, durable: bool = True) -> N
             say("Stopped. The data stays.")
         finally:
             home.forget_servers()
+            home.forget_counters()
             home.hand_over()
 
 

@@ -17,7 +17,7 @@ from config import memory_folder
 from stack.process import StackError
 
 SERVERS = "servers.env"
-COUNTERS = "whisper-queue-counters-"
+COUNTERS, COUNTERS_NOTE = "whisper-queue-counters-", "counters.txt"
 SYSTEM_USERS = ("postgres", "pgserver")  # the first that exists runs PostgreSQL when we are root
 
 
@@ -51,13 +51,17 @@ class Home:
         return kept[name]
 
     def counters(self) -> Path:
-        """A new folder for the counters of all processes, in memory; that of a run before this one goes."""
-        note = self.root / "counters.txt"
+        """A new folder for the counters of all processes, in memory; that of a killed run before this one goes."""
+        self.forget_counters()
+        folder = Path(tempfile.mkdtemp(prefix=COUNTERS, dir=memory_folder()))
+        write_whole(self.root / COUNTERS_NOTE, str(folder))
+        return folder
+
+    def forget_counters(self) -> None:
+        note = self.root / COUNTERS_NOTE
         if note.exists() and COUNTERS in note.read_text():
             shutil.rmtree(note.read_text(), ignore_errors=True)
-        folder = Path(tempfile.mkdtemp(prefix=COUNTERS, dir=memory_folder()))
-        write_whole(note, str(folder))
-        return folder
+        note.unlink(missing_ok=True)
 
     def tell_servers(self, database_url: str, redis_url: str) -> None:
         """For commands that run beside the stack: config.adopt_running_stack reads it."""

@@ -36,7 +36,7 @@ def read(folder: str) -> Collector:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """While files are added up, a reader would count them twice."""
-    with (folder / "lock").open("w") as lock:
+    with (folder / "reading").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -38,6 +38,7 @@ from tests.checker import (
     other_connection,
     take,
 )
+from tests.processes import until
 
 NO_SOUND = errors.NoAudioStream("There is no sound in it.")
 FULL = errors.OutOfMemory("The device ran out of memory.")
@@ -95,8 +96,7 @@ def test_a_waiting_job_is_due_at_once_and_the_relay_is_woken(settings: Settings,
     with other_connection() as cursor:
         cursor.execute(f"LISTEN {NOTIFY_CHANNEL}")
         assert said("jobs", "requeue", job_id) == f"{job_id} is rung again at once.\n"
-        cursor.connection.poll()
-        assert cursor.connection.notifies
+        until(lambda: cursor.connection.poll() or cursor.connection.notifies)
     assert rung(settings) == [job_id]
     assert take(job_id, settings).fence.attempt == 2
 

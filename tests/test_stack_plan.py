@@ -148,3 +148,15 @@ def test_with_a_key_the_line_takes_it_from_the_environment(configure: Configure,
     text = banner(make_plan(configure(api_key="5f3a9c0e7b2d4816"), tmp_path))
     assert '-H "Authorization: Bearer $API_KEY"' in text
     assert "5f3a9c0e7b2d4816" not in text
+
+
+def test_counters_are_kept_in_a_folder_that_goes_with_the_run_or_before_the_next(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    killed = home.counters()
+    (killed / "counter_1.db").write_bytes(b"x")
+    ours = home.counters()
+    assert not killed.exists(), "of a run that could not tidy up"
+    assert ours.is_dir()
+    home.forget_counters()
+    assert not ours.exists()
+    home.forget_counters()
