@@ -141,6 +141,9 @@ class Settings(BaseSettings):
 
     # Flower, metrics, traces and logs
     flower_port: int = Field(0, ge=0, le=65535, description="Port of Flower; 0: PORT + 1.")
+    flower_url: str = Field(
+        "", pattern=r"^(https?://.*)?$", description="Where operators find Flower: /admin/health and the page link it."
+    )
     flower_user: str = Field("admin", description="Name to sign in to Flower with.")
     flower_password: SecretStr = Field(SecretStr(""), description="Empty: one is made and kept in DATA_DIR/secrets.")
     metrics_port: int = Field(

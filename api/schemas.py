@@ -327,3 +327,4 @@ class AdminHealth(BaseModel):
     storage: Component
     housekeeping: dict[str, Any] = Field(examples=[{"last_run": MOMENT, "deleted_jobs": 7, "deleted_files": 0}])
     backlog: dict[str, Any] = Field(examples=[{"jobs": 3, "audio_seconds": 512.0, "accepting": True}])
+    flower_url: str | None = Field(None, examples=["http://127.0.0.1:8001"])

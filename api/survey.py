@@ -52,6 +52,7 @@ def survey(settings: Settings, storage: Storage, admission: Admission) -> AdminH
         devices=[{name: value for name, value in one.items() if name not in COUNTERS} for one in devices],
         housekeeping=_housekeeping(books.relays),
         backlog=books.backlog,
+        flower_url=settings.flower_url or None,
         **parts,
     )
 

@@ -95,6 +95,7 @@ class Plan:
             "HOST": self.addresses.host,
             "PORT": str(self.addresses.port),
             "FLOWER_PORT": str(self.addresses.flower_port),
+            "FLOWER_URL": self.settings.flower_url or self.addresses.flower,
             "METRICS_PORT": "0",  # the API shows the counters of all
             "PYTHONUNBUFFERED": "1",  # a log shows the last line before a crash
         }

@@ -293,6 +293,7 @@ def test_a_dead_letter_is_shown_with_its_reason_and_replayed(page: Page, http: h
 def test_the_health_of_every_part_is_drawn_over_time(page: Page, minute: str) -> None:
     open_view(page, "/health", "Health")
     expect(page.get_by_text("All is well.")).to_be_visible()
+    expect(page.get_by_role("link", name="Flower")).to_have_attribute("href", re.compile(r"^http://127\.0\.0\.1:\d+$"))
     expect(page.get_by_role("img", name=re.compile("Waiting: now"))).to_be_visible()
     waiting = page.locator(".chart .line").first
     expect(waiting).to_have_attribute("d", re.compile("L"), timeout=15_000)  # two looks make a line

@@ -22,6 +22,7 @@ export function health({ main }) {
   document.title = "Health – Whisper Queue";
   const problem = problemLine();
   const summary = el("p", { class: "summary" });
+  const flower = el("p", { class: "note", hidden: true });
   const cards = el("div", { class: "cards" });
   const parts = el("div", { class: "parts" });
   const history = el("tbody");
@@ -30,7 +31,7 @@ export function health({ main }) {
     el("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "The last hour" },
       el("table", {}, el("thead", {}, tableRow("th", ["Time", ...MEASURES.map(([name]) => name)])), history)),
   );
-  main.append(el("h1", {}, "Health"), problem.element, summary, cards, table, parts);
+  main.append(el("h1", {}, "Health"), problem.element, summary, flower, cards, table, parts);
 
   function show(samples, trouble) {
     problem.show(trouble);
@@ -40,6 +41,10 @@ export function health({ main }) {
     if (!now) return;
     summary.dataset.status = now.status;
     setText(summary, now.status === "ok" ? `All is well. Version ${now.version}.` : `Not well: ${now.problems.join("; ")}.`);
+    if (now.flower_url && flower.hidden) {
+      flower.replaceChildren("The tasks of each worker: ", el("a", { href: now.flower_url, rel: "noreferrer" }, "Flower"));
+      flower.hidden = false;
+    }
     if (!parts.contains(document.activeElement)) parts.replaceChildren(...partsOf(now));
   }
 
