@@ -113,14 +113,18 @@ def test_rows_of_four_languages_in_one_batch_are_what_they_are_alone(
         alone.transcribe([window], replace(options, language=language))[0]
         for window, language in zip(windows, LANGUAGES, strict=True)
     ]
-    with ThreadPoolExecutor(16) as pool:
-        found = list(pool.map(one, range(16)))
-    for number, segments in enumerate(found):
-        assert text(segments) == text(expected[number % 4])
-        for ours, theirs in zip(segments, expected[number % 4], strict=True):
-            assert (ours.start, ours.end) == pytest.approx((theirs.start, theirs.end), abs=0.05)
-    after = engine_at(batching).pool_stats({})[0]
-    assert after["windows"] - before["windows"] > after["batches"] - before["batches"], "some shared a batch"
+
+    def have_shared() -> bool:
+        with ThreadPoolExecutor(16) as pool:
+            found = list(pool.map(one, range(16)))
+        for number, segments in enumerate(found):
+            assert text(segments) == text(expected[number % 4])
+            for ours, theirs in zip(segments, expected[number % 4], strict=True):
+                assert (ours.start, ours.end) == pytest.approx((theirs.start, theirs.end), abs=0.05)
+        after = engine_at(batching).pool_stats({})[0]
+        return bool(after["windows"] - before["windows"] > after["batches"] - before["batches"])
+
+    until(have_shared)  # on a busy machine they may come one by one
 
 
 def test_jobs_spread_over_the_devices(path: Path, batching: Path, windows: list[Audio]) -> None:

@@ -15,6 +15,7 @@ from tests.processes import until
 pytestmark = pytest.mark.timeout(180)
 RELAYS = ("relay", "relay-2")
 MARKS = "queue = 'transcription.normal'"  # in the transaction that rings
+LOOKS = "depth.deepest"  # also where nothing waits
 
 
 def sprung(traps: dict[str, Trap]) -> str:
@@ -61,7 +62,7 @@ def test_fault_16_a_relay_killed_between_ringing_and_noting_it_rings_twice_and_n
 def test_fault_16_a_leader_frozen_in_its_transaction_is_replaced(service: Service) -> None:
     """It holds the lock until PostgreSQL ends its idle transaction, 10 s."""
     with ExitStack() as traps:
-        set_ = {name: traps.enter_context(service.proxies[name].trap(MARKS, Moment.COMMIT)) for name in RELAYS}
+        set_ = {name: traps.enter_context(service.proxies[name].trap(LOOKS, Moment.COMMIT)) for name in RELAYS}
         leader = sprung(set_)
         with service.frozen(service.processes[leader].pid):
             frozen = time.monotonic()
