@@ -14,13 +14,15 @@ def banner(plan: Plan) -> str:
     api, key = plan.addresses.api, _key(plan)
     option = f" -F model_size={DEMO}" if plan.model == DEMO else ""
     return f"""
-API       {api}      documentation {api}/docs
+Web page  {api}/ui/
+API       {api}      documentation {api}/docs      metrics {api}/metrics
 Flower    {plan.addresses.flower}      user {plan.settings.flower_user}, password {_flower_password(plan)}
 Data      {plan.home.root}      logs in {plan.home.logs}
 Model     {plan.model}
 
   curl{key} -F file=@{quote(str(sample()))}{option} {api}/transcribe/
   curl{key} {api}/transcribe/JOB_ID        # the job_id of the answer; add /result?format=txt when it is completed
+  .venv/bin/transcribe --server {api} submit FOLDER -f srt -o OUT        # many recordings, with progress
 
 Ctrl-C stops everything; the data stays."""
 
