@@ -1,5 +1,6 @@
 """GET /metrics for Prometheus: what was counted, and what is true at this moment, as the database and Redis tell it."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -48,41 +49,31 @@ class State(Collector):
 
     def collect(self) -> Iterator[Metric]:
         health = self._health
-        jobs, pool = health.jobs, health.model_pool
+        parts = ("database", "redis", "relay", "storage")
         yield InfoMetricFamily(PREFIX, "What runs here.", value={"version": VERSION})
-        yield _gauge(
-            "up",
-            "Whether a part that all depend on answers.",
-            ["part"],
-            [([part], int(getattr(health, part).ok)) for part in ("database", "redis", "relay", "storage")],
-        )
-        yield _gauge("jobs", "Jobs by status.", ["status"], [([s], jobs.get(s)) for s in ("pending", "processing")])
-        yield _gauge(
-            "oldest_pending_seconds",
-            "Age of the oldest waiting job.",
-            [],
-            [([], jobs.get("oldest_pending_seconds") or 0)],
-        )
-        yield _gauge(
-            "waiting_audio_seconds", "Audio that waits; estimated.", [], [([], health.backlog.get("audio_seconds"))]
-        )
-        yield _gauge("open_dead_letters", "Dead letters that nobody resolved.", [], [([], jobs.get("dead_letters"))])
+        answers = [([part], int(getattr(health, part).ok)) for part in parts]
+        yield _gauge("up", "Whether a part that all depend on answers.", ["part"], answers)
         yield _gauge("queue_depth", "Doorbells in Redis.", ["queue"], [([q], n) for q, n in health.queues.items()])
-        yield _gauge("workers", "Workers that are alive.", [], [([], health.workers["alive"])])
-        yield _gauge("slots", "Jobs that can run at once.", [], [([], health.workers["concurrency"])])
-        yield _gauge(
-            "storage_free_bytes",
-            "Room for recordings.",
-            [],
-            [([], (health.storage.model_extra or {}).get("free_bytes"))],
-        )
-        yield from _devices(health.devices)
-        yield _gauge(
-            "models_loaded",
-            "Models in memory.",
-            ["size", "compute_type", "process"],
-            _counted((model["size"], model["compute_type"], str(model["process"])) for model in pool["loaded"]),
-        )
+        free = (health.storage.model_extra or {}).get("free_bytes")
+        yield _gauge("storage_free_bytes", "Room for recordings.", [], [([], free)])
+        if health.database.ok:  # else nothing is known of the rest, which is not the same as nothing
+            yield from _from_database(health)
+
+
+def _from_database(health: AdminHealth) -> Iterator[Metric]:
+    jobs, statuses = health.jobs, ("pending", "processing")
+    yield _gauge("jobs", "Jobs by status.", ["status"], [([status], jobs[status]) for status in statuses])
+    for name, meaning, value in (
+        ("oldest_pending_seconds", "Age of the oldest waiting job.", jobs["oldest_pending_seconds"] or 0),
+        ("waiting_audio_seconds", "Audio that waits; estimated.", health.backlog["audio_seconds"]),
+        ("open_dead_letters", "Dead letters that nobody resolved.", jobs["dead_letters"]),
+        ("workers", "Workers that are alive.", health.workers["alive"]),
+        ("slots", "Jobs that can run at once.", health.workers["concurrency"]),
+    ):
+        yield _gauge(name, meaning, [], [([], value)])
+    yield from _devices(health.devices)
+    loaded = Counter((one["size"], one["compute_type"], str(one["process"])) for one in health.model_pool["loaded"])
+    yield _gauge("models_loaded", "Models in memory.", ["size", "compute_type", "process"], list(loaded.items()))
 
 
 def _devices(devices: Sequence[dict[str, Any]]) -> Iterator[Metric]:
@@ -96,13 +87,6 @@ def _devices(devices: Sequence[dict[str, Any]]) -> Iterator[Metric]:
     ):
         samples = [((one["worker"], f"{one['device']}/{one['pid']}"), one.get(field)) for one in devices]
         yield _gauge(name, meaning, labels, samples)
-
-
-def _counted(labels: Iterator[tuple[str, ...]] | Any) -> list[Sample]:
-    found: dict[tuple[str, ...], int] = {}
-    for one in labels:
-        found[one] = found.get(one, 0) + 1
-    return list(found.items())
 
 
 def _gauge(name: str, meaning: str, labels: Sequence[str], samples: Sequence[Sample]) -> Metric:

@@ -18,6 +18,8 @@ from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
+import errors
+from api import survey
 from app import create_app
 from config import Settings
 from database import transaction
@@ -199,6 +201,19 @@ def test_openmetrics_is_spoken_to_who_asks_for_it(client: TestClient) -> None:
 def test_what_waits_is_told_in_seconds_of_audio(settings: Settings, client: TestClient) -> None:
     Life(client, settings)
     until(lambda: value(scraped(client), "waiting_audio_seconds") > 0)
+
+
+def test_of_what_the_database_would_know_nothing_is_told_while_it_is_away(
+    settings: Settings, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away() -> float:
+        raise errors.Unavailable("The database is away.")
+
+    assert value(scraped(client), "up", part="database") == 1
+    monkeypatch.setattr(survey, "check_db_connection", away)
+    seen = scraped(client)
+    assert seen["whisper_queue_up", frozenset({("part", "database")})] == 0
+    assert not [name for name, _ in seen if name in {"whisper_queue_jobs", "whisper_queue_workers"}], "0 would be a lie"
 
 
 def test_every_metric_is_documented() -> None:
