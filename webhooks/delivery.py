@@ -46,7 +46,8 @@ class Try:
 
 def claim(session: Session, delivery_id: UUID, *, timeout_s: float) -> Try | None:
     """Count the try and lease the row. None: delivered, given up, leased by somebody else or not due."""
-    row = session.scalar(
+    origin = select(Job.traceparent).where(Job.id == WebhookDelivery.job_id).correlate(WebhookDelivery)
+    claimed = session.execute(
         update(WebhookDelivery)
         .where(
             WebhookDelivery.id == delivery_id,
@@ -58,12 +59,12 @@ def claim(session: Session, delivery_id: UUID, *, timeout_s: float) -> Try | Non
             next_try_at=func.now() + timedelta(seconds=LEASE_TIMEOUTS * timeout_s),
             published_at=None,
         )
-        .returning(WebhookDelivery)
-    )
-    if row is None:
+        .returning(WebhookDelivery, origin.scalar_subquery())
+    ).one_or_none()
+    if claimed is None:
         return None
-    origin = session.scalar(select(Job.traceparent).where(Job.id == row.job_id)) if row.job_id else None
-    return Try(row.id, row.owner, row.url, row.payload, row.tries, secret_numbers(session, row.owner).signing, origin)
+    row, parent = claimed
+    return Try(row.id, row.owner, row.url, row.payload, row.tries, secret_numbers(session, row.owner).signing, parent)
 
 
 def send(one: Try, outbound: Outbound, secrets: Sequence[bytes], *, timeout_s: float) -> Reply:
