@@ -1,8 +1,7 @@
 """Where a decoder's sound goes: counted, its beginning left out, refused where it is too long."""
 
 import os
-from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple  # not dataclasses: they take longer to import than to read a clip
 
 from audio.confine import allow_cpu
 
@@ -14,8 +13,7 @@ class Refusal(Exception):
     """The recording is at fault. `args`: code, message to a person."""
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(NamedTuple):
     start: int  # samples to leave out at the beginning
     limit: int  # samples; more is too long
     repair: bool

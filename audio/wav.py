@@ -6,8 +6,7 @@ Every number in the header must be the expected one and agree with the size of t
 import json
 import os
 import struct
-from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from audio.sink import SAMPLE_RATE, Options, Sink
 
@@ -21,8 +20,7 @@ ACT = bytes(256 - 44) + b"\x84"  # at 44: a dictaphone's file that only begins l
 BLOCK = 1 << 16  # bytes
 
 
-@dataclass(frozen=True, slots=True)
-class PlainWav:
+class PlainWav(NamedTuple):
     first: int  # byte of the sound
     samples: int
     file_bytes: int

@@ -44,9 +44,11 @@ class Served:
 
 
 BATCH_2, BATCH_4 = {"BATCH_SIZE": "2"}, {"BATCH_SIZE": "4"}
+AVX2 = {"CT2_FORCE_CPU_ISA": "AVX2"}
 VARIANTS = {
     "ours": Served(),
     "malloc as it comes": Served({"GLIBC_TUNABLES": DEFAULTS}),
+    "AVX2": Served(AVX2),
     "huge pages": Served({"GLIBC_TUNABLES": HUGE_PAGES}),
     "tuned children": Served(child={"GLIBC_TUNABLES": KEEP}),
     "batch 2": Served(BATCH_2, BATCH_2),
@@ -58,6 +60,7 @@ QUESTIONS = (  # A, B, ratio promised
     ("ours", "stock batched 8", 1.9),
     ("ours", "stock sequential", None),
     ("ours", "malloc as it comes", None),
+    ("ours", "AVX2", None),
     ("huge pages", "ours", None),
     ("tuned children", "ours", None),
     ("batch 2", "ours", None),

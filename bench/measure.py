@@ -197,7 +197,7 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 def stock_environment() -> dict[str, str]:
     """What a person's shell would give: nothing that tunes threads or malloc."""
-    tuned = {*PINNED, "GLIBC_TUNABLES", "LD_PRELOAD"}
+    tuned = {*PINNED, "CT2_FORCE_CPU_ISA", "GLIBC_TUNABLES", "LD_PRELOAD"}
     return {name: value for name, value in inherited_environment().items() if name not in tuned}
 
 

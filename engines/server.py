@@ -19,7 +19,7 @@ from engines.batcher import Row
 from engines.foreign import translate
 from engines.lanes import Lanes
 from engines.raw import batch_key
-from engines.whisper import WhisperLoader
+from engines.whisper import WhisperLoader, use_wide_vectors
 from engines.wire import Arena, Line
 from model_pool import ModelPool
 from parent import die_with_parent
@@ -119,6 +119,7 @@ def _row(child: Child, request: Request) -> Row:
 
 
 def open_server(settings: Settings, *, is_shared: bool) -> Server:
+    use_wide_vectors()
     loader = WhisperLoader(settings, is_shared=is_shared)
     pool = ModelPool(
         loader,
