@@ -35,8 +35,8 @@ def fetch(
             check=check,
         )
         writer.commit()
-    size = fetched.size_bytes
-    write(size_bytes=size, sha256=fetched.sha256, download={"received_bytes": size, "total_bytes": size})
+    size, name = fetched.size_bytes, fetched.filename or job.filename
+    write(filename=name, size_bytes=size, sha256=fetched.sha256, download={"received_bytes": size, "total_bytes": size})
 
 
 class _Progress:

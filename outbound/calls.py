@@ -83,22 +83,20 @@ class Outbound:
 
     def _fetch_rest(self, target: httpx.URL, download: Download, stall_s: float) -> Fetched:
         clock = Clock(stall_s)
-        with self._followed(target, download.range_headers(), clock) as (url, response):
-            download.start(url, response.status, _headers_of(response))
+        with self._followed(target, download.range_headers(), clock) as response:
+            download.start(response.status, _headers_of(response))
             for piece in _pieces_of(response):
                 download.take(piece)
                 clock.restart(stall_s)
         return download.finish()
 
     @contextmanager
-    def _followed(
-        self, url: httpx.URL, headers: Mapping[str, str], clock: Clock
-    ) -> Iterator[tuple[httpx.URL, httpcore.Response]]:
+    def _followed(self, url: httpx.URL, headers: Mapping[str, str], clock: Clock) -> Iterator[httpcore.Response]:
         for _ in range(MOST_REDIRECTS + 1):
             with self._answer("GET", url, headers, b"", clock) as response:
                 location = _headers_of(response).get("location")
                 if response.status not in _REDIRECTS or location is None:
-                    yield url, response
+                    yield response
                     return
             url = redirected(url, location, self._allow)
         raise FetchRefused(f"The server redirects more than {MOST_REDIRECTS} times. Give the recording's own address.")

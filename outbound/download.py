@@ -9,9 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import unquote, unquote_to_bytes
-
-import httpx
+from urllib.parse import unquote_to_bytes
 
 from errors import FetchFailed, FetchRefused
 from outbound.wire import Broken
@@ -27,11 +25,9 @@ _CHANGED = "The recording changed while it was fetched. Nothing of it was kept."
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    filename: str | None  # what the server calls it; for people, not for paths
-    media_type: str | None  # claimed, lower case, without parameters
+    filename: str | None  # where the server gives it a name (RFC 6266); for people, not for paths
     size_bytes: int
     sha256: str
-    final_url: str  # after redirects; may hold a signature, so it is as secret as the caller's
 
 
 @dataclass(slots=True)
@@ -44,7 +40,6 @@ class Download:
     check: Callable[[], None]
     received: int = 0
     total: int | None = None
-    url: httpx.URL = field(default_factory=httpx.URL)
     first: Mapping[str, str] = field(default_factory=dict)  # headers of the answer that began it
     digest: Any = field(default_factory=hashlib.sha256)
 
@@ -58,7 +53,7 @@ class Download:
             return {}
         return {"range": f"bytes={self.received}-", "if-range": validator}
 
-    def start(self, url: httpx.URL, status: int, headers: Mapping[str, str]) -> None:
+    def start(self, status: int, headers: Mapping[str, str]) -> None:
         self.check()
         if self.received and status in (200, 416):
             raise FetchFailed(_CHANGED)
@@ -70,7 +65,7 @@ class Download:
         else:
             length = headers.get("content-length")
             self.total = None if length is None or "transfer-encoding" in headers else int(length)
-            self.url, self.first = url, headers
+            self.first = headers
         self._refuse_size(self.total or 0)
 
     def _refuse_other_entity(self, headers: Mapping[str, str]) -> None:
@@ -102,9 +97,8 @@ class Download:
             raise Broken("The server sent less of the recording than it had announced.")
         if self.total is not None and self.received > self.total:
             raise FetchFailed(_CHANGED)
-        media_type = self.first.get("content-type", "").partition(";")[0].strip().lower()[:LONGEST_NAME]
-        name = _filename(self.first.get("content-disposition", ""), self.url)
-        return Fetched(name, media_type or None, self.received, self.digest.hexdigest(), str(self.url))
+        name = _filename(self.first.get("content-disposition", ""))
+        return Fetched(name, self.received, self.digest.hexdigest())
 
 
 def _refuse_status(status: int, *, expected: int) -> None:
@@ -130,14 +124,14 @@ def _validator(headers: Mapping[str, str]) -> str | None:
     return changed if age.total_seconds() >= 1 and changed.isascii() else None
 
 
-def _filename(disposition: str, url: httpx.URL) -> str | None:
-    """RFC 6266: the extended form before the plain one. Else the last part of the path."""
+def _filename(disposition: str) -> str | None:
+    """RFC 6266: the extended form before the plain one."""
     if extended := _EXTENDED_NAME.search(disposition):
         name = unquote_to_bytes(extended[2]).decode(extended[1], "replace")
     elif plain := _PLAIN_NAME.search(disposition):
         name = re.sub(r"\\(.)", r"\1", plain[1]) if plain[1] is not None else plain[2]
     else:
-        name = unquote(url.raw_path.decode("ascii").partition("?")[0])
+        return None
     last = name.replace("\\", "/").rpartition("/")[2]
     printable = "".join(character for character in last if character.isprintable()).strip()
     return printable[-LONGEST_NAME:] if printable.strip(".") else None

@@ -66,6 +66,14 @@ def test_a_recording_is_fetched_and_transcribed(work: attempt.Workplace) -> None
     assert len(far.seen) == 1
 
 
+def test_the_name_that_the_server_gives_is_the_recordings(work: attempt.Workplace) -> None:
+    """An address often ends in a number or a word like "download"."""
+    named = serving(RECORDING, Content_Disposition='attachment; filename="call 7.mp3"')
+    with far_server(named) as far:
+        job = job_after(submit(work.settings, far.url("/download?id=7")), work)
+    assert (job.status, job.filename) == ("completed", "call 7.mp3")
+
+
 def test_an_attempt_after_the_first_does_not_fetch_again(work: attempt.Workplace, tmp_path: Path) -> None:
     script = {"raise": "value_error", "times": 1, "marker": str(tmp_path / "marker")}
     with far_server(serving(encode_script(script, 1))) as far:
