@@ -44,11 +44,10 @@ class Served:
 
 
 BATCH_2, BATCH_4 = {"BATCH_SIZE": "2"}, {"BATCH_SIZE": "4"}
-AVX2 = {"CT2_FORCE_CPU_ISA": "AVX2"}
 VARIANTS = {
     "ours": Served(),
     "malloc as it comes": Served({"GLIBC_TUNABLES": DEFAULTS}),
-    "AVX2": Served(AVX2),
+    "AVX2": Served({"CT2_FORCE_CPU_ISA": "AVX2"}),
     "huge pages": Served({"GLIBC_TUNABLES": HUGE_PAGES}),
     "tuned children": Served(child={"GLIBC_TUNABLES": KEEP}),
     "batch 2": Served(BATCH_2, BATCH_2),

@@ -64,15 +64,6 @@ def model_bytes(model_bin: Path, compute_type: str) -> int:
         return model_bin.stat().st_size
 
 
-def cpu_flags(root: Path = Path("/")) -> frozenset[str]:
-    """What the processor can do, by Linux's names; empty elsewhere."""
-    with suppress(OSError), (root / "proc/cpuinfo").open() as lines:
-        return next(
-            (frozenset(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), frozenset()
-        )
-    return frozenset()
-
-
 def own_bytes() -> int:
     """Memory that this process alone holds; 0 where the system does not say."""
     with suppress(OSError), Path("/proc/self/status").open() as lines:

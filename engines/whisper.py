@@ -5,6 +5,7 @@ Libraries are imported inside functions: a parent that loaded CTranslate2 hangs 
 
 import ctypes
 import os
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from threading import Thread
@@ -130,9 +131,16 @@ class WhisperLoader:
         return RawWhisper(model, folder, taken)
 
 
+def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """What the processor can do, by Linux's names; empty elsewhere."""
+    with suppress(OSError), cpuinfo.open() as lines:
+        return frozenset(next((line for line in lines if line.startswith("flags")), "").split()[2:])
+    return frozenset()
+
+
 def use_wide_vectors() -> None:
     """CTranslate2 stops at AVX2 unless it is told; where there is AVX-512 two lanes do 1.06 times as much (bench 1)."""
-    if "CT2_FORCE_CPU_ISA" not in inherited_environment() and memory.cpu_flags().issuperset(WIDE):
+    if "CT2_FORCE_CPU_ISA" not in inherited_environment() and cpu_flags().issuperset(WIDE):
         set_environment(CT2_FORCE_CPU_ISA="AVX512")
 
 

@@ -7,10 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from config import MODEL_SIZES, inherited_environment
+from config import MODEL_SIZES
 from engines import memory
 from engines.catalog import canonical
-from engines.whisper import WIDE, use_wide_vectors
 
 GB = 1024**3
 
@@ -45,31 +44,6 @@ def test_a_container_has_what_its_limit_leaves(tmp_path: Path) -> None:
     make_machine(tmp_path, "0::/\n")
     make_v2(tmp_path / "sys/fs/cgroup", str(4 * GB), 3 * GB)
     assert memory.cpu_free_bytes(tmp_path) == GB
-
-
-def test_ctranslate2_uses_the_widest_vectors_that_the_processor_has() -> None:
-    code = (
-        "from engines.whisper import use_wide_vectors; use_wide_vectors()\n"
-        "import ctranslate2; ctranslate2.models.Whisper('demo/model')\n"
-    )
-    environment = inherited_environment() | {"CT2_VERBOSE": "1"}
-    command, root = [sys.executable, "-c", code], Path(__file__).parents[1]
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=60, check=True)
-    assert ("Selected ISA: AVX512" in done.stderr) == memory.cpu_flags().issuperset(WIDE)
-
-
-def test_what_the_operator_tells_ctranslate2_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "cpu_flags", lambda: frozenset(WIDE))
-    monkeypatch.setenv("CT2_FORCE_CPU_ISA", "GENERIC")
-    use_wide_vectors()
-    assert inherited_environment()["CT2_FORCE_CPU_ISA"] == "GENERIC"
-
-
-def test_flags_are_those_that_the_system_names(tmp_path: Path) -> None:
-    (tmp_path / "proc").mkdir()
-    (tmp_path / "proc/cpuinfo").write_text("processor\t: 0\nflags\t\t: fpu avx2 avx512f\n\nprocessor\t: 1\n")
-    assert memory.cpu_flags(tmp_path) == {"fpu", "avx2", "avx512f"}
-    assert memory.cpu_flags(tmp_path / "elsewhere") == frozenset()
 
 
 def test_the_page_cache_counts_as_free(tmp_path: Path) -> None:

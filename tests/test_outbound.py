@@ -104,6 +104,12 @@ def test_the_name_is_the_servers_but_only_a_name(outbound: Outbound, disposition
         assert fetch(outbound, server.url()).filename == filename
 
 
+def test_an_empty_recording_without_a_name_comes_as_such(outbound: Outbound) -> None:
+    with far_server(lambda exchange: exchange.answer(200)) as server:
+        fetched = fetch(outbound, server.url("/"))
+    assert (fetched.filename, fetched.size_bytes) == (None, 0)
+
+
 def test_many_threads_share_one_door(outbound: Outbound) -> None:
     with far_server(serve_content) as server, ThreadPoolExecutor(8) as pool:
         fetched = list(pool.map(lambda _: fetch(outbound, server.url()), range(16)))
