@@ -82,7 +82,7 @@ def _exhausted(counters: Counters, limits: Limits) -> str | None:
     if counters.failures >= limits.failures:
         return f"failed {counters.failures} times"
     if counters.losses >= limits.losses:
-        return f"took its worker down {counters.losses} times"
+        return f"crashed, hung or ran out of memory {counters.losses} times"
     if counters.infra_losses >= limits.infra_losses:
         return f"lost its worker {counters.infra_losses} times"
     return None

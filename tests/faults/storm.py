@@ -34,6 +34,7 @@ class Callers:
         self._service = service
         self._stop = Event()
         self.poison: set[Any] = set()
+        self.hungry: set[Any] = set()  # a fault that takes their child is their second loss: failed, by design
         self.cancelled: set[Any] = set()
         self._threads = [Thread(target=self._run, args=(Random(seed + n),), daemon=True) for n in range(count)]
 
@@ -54,6 +55,8 @@ class Callers:
                 continue
             if "segfault" in script:
                 self.poison.add(sent.id)
+            elif script.get("raise") == "memory_error":
+                self.hungry.add(sent.id)
             elif random.random() < 0.1:
                 self._cancel(sent)
 
