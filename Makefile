@@ -9,7 +9,8 @@ LOCK := requirements$(if $(wildcard /proc/driver/nvidia/version),-cuda).lock
 RUN := $(VENV)/.run-installed
 DEV := $(VENV)/.dev-installed
 WORKERS ?= 2
-COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	--no-emit-package openvino-telemetry
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint bench soak mutations fuzz docs format lock clean

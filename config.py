@@ -76,6 +76,9 @@ class Settings(BaseSettings):
         "auto", description="One process a device that batches for all children; auto: where there are several."
     )
     compute_type: str = Field("default", description="CTranslate2 type; default: int8 on CPU, float16 on GPU.")
+    cpu_encoder: Literal["auto", "openvino", "ctranslate2"] = Field(
+        "auto", description="Who encodes int8 windows on a CPU; auto: OpenVINO where the processor has AVX-512 VNNI."
+    )
     batch_size: int = Field(0, ge=0, le=64, description="Windows per engine call; 0: 16 on GPU, 1 on CPU.")
     cpu_threads: int = Field(
         0, ge=0, description="Threads of one engine call; 0: 1 in an engine server, else cores / CELERY_CONCURRENCY."

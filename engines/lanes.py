@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any
 
 import errors
-from engines import memory
+from engines import encoder, memory
 from engines.batcher import Batcher, Row
 from engines.foreign import translate
 from engines.wire import QUEUED, RUNNING
@@ -131,6 +131,7 @@ class Lanes:
         trimmed = 0
         while not Event().wait(WATCH_S):
             if not self._since and trimmed != (trimmed := self._counts.batches):
+                encoder.rest()
                 memory.trim()
             longest_s = max((monotonic() - since for since in list(self._since.values())), default=0.0)
             if longest_s > STALLED_S:

@@ -8,7 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Weights = NDArray[Any]
 
 TYPES = ("float32", "int8", "int16", "int32", "float16", "bfloat16")  # by their numbers in the file
 FLOATS = {"float32": "<f4", "float16": "<f2"}  # numpy knows no bfloat16
@@ -58,6 +64,24 @@ def holds_wide_weights(path: Path) -> bool:
         return False
 
 
+def weights(path: Path, beginning: str) -> "dict[str, Weights]":
+    """The variables whose names begin so, by the rest of their names; floats as float32. Raises struct.error."""
+    import numpy as np
+
+    with path.open("rb") as file:
+        found = {variable.name.decode(): variable for variable in variables(file)}
+        (count,) = _read(file, "<I")
+        for _ in range(count):
+            alias, name = _string(file).decode(), _string(file).decode()
+            found[alias] = found[name]
+    mapped = np.memmap(path, mode="c")  # 8-bit weights stay in the file, which the system may drop from memory
+    return {
+        name.removeprefix(beginning): _values(mapped, variable)
+        for name, variable in found.items()
+        if name.startswith(beginning)
+    }
+
+
 def write_int8(source: Path, target: Path) -> None:
     """`target` loads as int8 with the same weights, bit for bit. Holds a part of one matrix in memory at a time."""
     with source.open("rb") as old, target.open("wb") as new:
@@ -72,6 +96,27 @@ def write_int8(source: Path, target: Path) -> None:
                 old.seek(variable.start)
                 new.write(old.read(variable.stored))
         new.write(aliases)
+
+
+def rounded(rows: "NDArray[np.float32]") -> "tuple[NDArray[np.int8], NDArray[np.float32]]":
+    """Each row in 8 bits, and what it was multiplied with."""
+    import numpy as np
+
+    largest = np.abs(rows).max(axis=1)
+    largest[largest == 0] = 127
+    scales = np.float32(127) / largest
+    return np.rint(rows * scales[:, None]).astype(np.int8), scales
+
+
+def _values(mapped: "NDArray[np.uint8]", variable: Variable) -> "Weights":
+    import numpy as np
+
+    kinds = {**FLOATS, "int8": "i1", "int16": "<i2", "int32": "<i4"}
+    if variable.type not in kinds:
+        raise struct.error("a type that numpy does not know")
+    stored = mapped[variable.start : variable.start + variable.stored]
+    values = stored.view(kinds[variable.type]).reshape(variable.shape)
+    return values.astype(np.float32) if variable.type in FLOATS else values
 
 
 def _head(file: BinaryIO) -> bytes:
@@ -93,10 +138,9 @@ def _write_quantized(old: BinaryIO, new: BinaryIO, variable: Variable) -> None:
         here = min(ROWS_AT_ONCE, rows - first)
         read = old.read(here * width * variable.stored // variable.count)
         part = np.frombuffer(read, FLOATS[variable.type]).reshape(here, width).astype(np.float32)
-        largest = np.abs(part).max(axis=1)
-        largest[largest == 0] = 127
-        scales.append(np.float32(127) / largest)
-        new.write(np.rint(part * scales[-1][:, None]).astype(np.int8).tobytes())
+        bytes_, scale = rounded(part)
+        scales.append(scale)
+        new.write(bytes_.tobytes())
     _write_header(new, variable.name + b"_scale", (rows,), "float32", 4 * rows)
     new.write(np.concatenate(scales).astype("<f4").tobytes())
 

@@ -7,17 +7,15 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from engines import memory
+from engines.encoder import FRAMES, Encoder
 from engines.foreign import foreign_errors
 from errors import EngineError
 
 if TYPE_CHECKING:
     import ctranslate2
-    import numpy as np
-    from numpy.typing import NDArray
 
+    from engines.encoder import Encoding
     from engines.wire import Mel
-
-    Encoding = NDArray[np.float32]  # (1, positions, width)
 
 Request = dict[str, Any]
 KEPT_WINDOWS = 16  # those that children may still ask about; 3 MB each of `base`, 8 of `large-v3`
@@ -31,8 +29,16 @@ class RawWhisper:
     `memory_bytes`: on a CPU by how much the process grew; on a GPU, where others load at the same time, the weights.
     """
 
-    def __init__(self, model: "ctranslate2.models.Whisper", folder: Path, memory_bytes: int) -> None:
+    def __init__(
+        self,
+        model: "ctranslate2.models.Whisper",
+        folder: Path,
+        memory_bytes: int,
+        encoder: Encoder | None = None,
+    ) -> None:
+        """`encoder`: for whole windows, instead of CTranslate2's."""
         self.memory_bytes = memory_bytes
+        self._encoder = encoder
         self._model: ctranslate2.models.Whisper | None = model
         self._folder = folder
         self._encodings = Encodings() if model.device == "cpu" else None
@@ -59,18 +65,23 @@ class RawWhisper:
         return ctranslate2.StorageView.from_array(np.concatenate(rows) if len(rows) > 1 else rows[0])
 
     def _encoded(self, known: "Encodings", mel: "Mel", name: str) -> "Encoding":
-        import ctranslate2
-        import numpy as np
-
         encoding = known.get(name)
         if encoding is None:
-            encoding = np.asarray(self._loaded.encode(ctranslate2.StorageView.from_array(mel[None])))
+            encoding = self._encode(mel)
             known.put(name, encoding)
         return encoding
 
+    def _encode(self, mel: "Mel") -> "Encoding":
+        import ctranslate2
+        import numpy as np
+
+        if self._encoder is not None and mel.shape[-1] == FRAMES:
+            return self._encoder.encode(mel)
+        return np.asarray(self._loaded.encode(ctranslate2.StorageView.from_array(mel[None])))
+
     def close(self) -> None:
         model, self._model = self._model, None
-        self._encodings = None
+        self._encodings = self._encoder = None
         if model is not None:
             with foreign_errors():
                 model.unload_model()

@@ -18,8 +18,9 @@ from engines import memory
 from engines.batcher import Row
 from engines.foreign import translate
 from engines.lanes import Lanes
+from engines.processor import use_wide_vectors
 from engines.raw import batch_key
-from engines.whisper import WhisperLoader, use_wide_vectors
+from engines.whisper import WhisperLoader
 from engines.wire import Arena, Line
 from model_pool import ModelPool
 from parent import die_with_parent

@@ -5,20 +5,19 @@ Libraries are imported inside functions: a parent that loaded CTranslate2 hangs 
 
 import ctypes
 import os
-from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from config import Settings, inherited_environment, set_environment
+from config import Settings
 from engines import catalog, memory, quantized
+from engines.encoder import Encoder, open_encoder
 from engines.foreign import foreign_errors
 from engines.raw import RawWhisper
 from errors import OutOfMemory
 from telemetry.events import emit
 
-WIDE = ("avx512f", "avx512cd", "avx512vl", "avx512dq", "avx512bw")  # what CTranslate2's AVX-512 kernels ask for
 _CPU_FACTOR = 1.5  # measured with `small`: activations are float32 there, and conversion fragments the heap
 
 
@@ -113,35 +112,29 @@ class WhisperLoader:
         import ctranslate2
 
         before = memory.own_bytes()
+        files = quantized.files_to_load(folder, compute_type, self._settings)
         with memory.giving_back():
             model = ctranslate2.models.Whisper(
-                str(quantized.files_to_load(folder, compute_type, self._settings)),
+                str(files),
                 device=self.device,
                 device_index=self.device_index,
                 compute_type=compute_type,
                 inter_threads=self.lanes,
                 intra_threads=self.threads,
             )
+            encoder = self._encoder(files / "model.bin", compute_type)
         taken = memory.model_bytes(folder / "model.bin", compute_type)
         if self.device == "cpu":
             taken = max(taken, memory.own_bytes() - before)
         self._has_context = self.device == "cuda"
         if quantized.needs_copy(folder, compute_type, self._settings):
             Thread(target=quantized.make_copy, args=(folder, self._settings), name="quantize", daemon=True).start()
-        return RawWhisper(model, folder, taken)
+        return RawWhisper(model, folder, taken, encoder)
 
-
-def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """What the processor can do, by Linux's names; empty elsewhere."""
-    with suppress(OSError), cpuinfo.open() as lines:
-        return frozenset(next((line for line in lines if line.startswith("flags")), "").split()[2:])
-    return frozenset()
-
-
-def use_wide_vectors() -> None:
-    """CTranslate2 stops at AVX2 unless it is told; where there is AVX-512 two lanes do 1.06 times as much (bench 1)."""
-    if "CT2_FORCE_CPU_ISA" not in inherited_environment() and cpu_flags().issuperset(WIDE):
-        set_environment(CT2_FORCE_CPU_ISA="AVX512")
+    def _encoder(self, model_bin: Path, compute_type: str) -> Encoder | None:
+        if self.device != "cpu" or not compute_type.startswith("int8"):
+            return None
+        return open_encoder(model_bin, self._settings, lanes=self.lanes, threads=self.threads)
 
 
 def _has_cublas() -> bool:

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from config import inherited_environment
-from engines.whisper import WIDE, cpu_flags, use_wide_vectors
+from engines.processor import WIDE, cpu_flags, use_wide_vectors
 
 
 def test_ctranslate2_uses_the_widest_vectors_that_the_processor_has() -> None:
     code = (
-        "from engines.whisper import use_wide_vectors; use_wide_vectors()\n"
+        "from engines.processor import use_wide_vectors; use_wide_vectors()\n"
         "import ctranslate2; ctranslate2.models.Whisper('demo/model')\n"
     )
     environment = {**inherited_environment(), "CT2_VERBOSE": "1"}
@@ -23,7 +23,7 @@ def test_ctranslate2_uses_the_widest_vectors_that_the_processor_has() -> None:
 
 
 def test_what_the_operator_tells_ctranslate2_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engines.whisper.cpu_flags", lambda: frozenset(WIDE))
+    monkeypatch.setattr("engines.processor.cpu_flags", lambda: frozenset(WIDE))
     monkeypatch.setenv("CT2_FORCE_CPU_ISA", "GENERIC")
     use_wide_vectors()
     assert inherited_environment()["CT2_FORCE_CPU_ISA"] == "GENERIC"
