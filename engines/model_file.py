@@ -138,9 +138,9 @@ def _write_quantized(old: BinaryIO, new: BinaryIO, variable: Variable) -> None:
         here = min(ROWS_AT_ONCE, rows - first)
         read = old.read(here * width * variable.stored // variable.count)
         part = np.frombuffer(read, FLOATS[variable.type]).reshape(here, width).astype(np.float32)
-        bytes_, scale = rounded(part)
+        narrow, scale = rounded(part)
         scales.append(scale)
-        new.write(bytes_.tobytes())
+        new.write(narrow.tobytes())
     _write_header(new, variable.name + b"_scale", (rows,), "float32", 4 * rows)
     new.write(np.concatenate(scales).astype("<f4").tobytes())
 

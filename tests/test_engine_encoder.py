@@ -126,8 +126,8 @@ def test_other_types_and_short_windows_are_left_to_ctranslate2(monkeypatch: pyte
     assert model._encode(mel()[:, :500].copy()).shape == (1, 250, 96)
 
 
-def assert_ctranslate2_does_it(capfd: pytest.CaptureFixture[str]) -> None:
-    model = loaded(WANTED)
+def assert_ctranslate2_does_it(settings: Settings, capfd: pytest.CaptureFixture[str]) -> None:
+    model = loaded(settings)
     assert model._encoder is None
     assert "engine.encoder_refused" in "".join(capfd.readouterr())
     assert model._encode(mel()).shape == (1, 1500, 96)
@@ -138,22 +138,24 @@ def test_without_openvino_ctranslate2_does_it(
 ) -> None:
     monkeypatch.delitem(sys.modules, "engines.encoder_graph", raising=False)
     monkeypatch.setitem(sys.modules, "openvino", None)
-    assert_ctranslate2_does_it(capfd)
+    assert_ctranslate2_does_it(WANTED, capfd)
 
 
 def test_where_memory_is_short_ctranslate2_does_it(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(memory, "cpu_free_bytes", lambda: 120 * memory.MB)
     monkeypatch.setattr(encoders, "_needed_bytes", lambda *_: 70 * memory.MB)
-    assert_ctranslate2_does_it(capfd)
+    with monkeypatch.context() as patch:
+        patch.setattr(memory, "cpu_free_bytes", lambda: 120 * memory.MB)
+        assert_ctranslate2_does_it(WANTED, capfd)
+    assert_ctranslate2_does_it(WANTED.model_copy(update={"model_pool_memory_mb": 120}), capfd)
 
 
 def test_a_model_whose_weights_are_of_another_kind_is_left_to_ctranslate2(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(encoders, "weights", lambda *_: {})
-    assert_ctranslate2_does_it(capfd)
+    assert_ctranslate2_does_it(WANTED, capfd)
 
 
 def test_what_would_report_to_the_maker_is_not_even_loaded() -> None:
