@@ -54,6 +54,7 @@ class Exchange(BaseHTTPRequestHandler):
 
 class FarServer(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 64  # with the library's 5 the system drops what comes at once, and tries again after a second
 
     def __init__(self, play: Play, address: tuple[str, int]) -> None:
         self.play, self.seen, self.closing = play, list[Exchange](), threading.Event()

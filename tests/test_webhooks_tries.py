@@ -114,11 +114,14 @@ def test_a_receiver_that_is_gone_is_sent_nothing_more(allowing: Settings) -> Non
     ]
 
 
-def test_many_answers_of_a_receiver_that_is_gone_do_not_block_each_other(allowing: Settings) -> None:
+def test_many_answers_of_a_receiver_that_is_gone_do_not_block_each_other(
+    allowing: Settings, configure: Configure
+) -> None:
+    configure(webhook_timeout_seconds=20)
     all_here = Barrier(8)
 
     def play(exchange: Exchange) -> None:
-        all_here.wait(5)
+        all_here.wait(15)
         exchange.answer(410)
 
     with far_server(play) as receiver, ThreadPoolExecutor(8) as pool:
