@@ -72,11 +72,11 @@ class _Maker:
         linear.weight[0] = 0
 
 
-def make(size: str, folder: Path, *, length: int = 100, seed: int = 0, quantization: str = "float16") -> Path:
+def make(size: str | Shape, folder: Path, *, length: int = 100, seed: int = 0, quantization: str = "float16") -> Path:
     """A folder that faster-whisper loads. `length`: tokens said in a window, after the prompt of 4."""
     from ctranslate2.specs.whisper_spec import WhisperSpec
 
-    shape = SHAPES[size]
+    shape = SHAPES[size] if isinstance(size, str) else size
     decoder_layers = shape.decoder_layers or shape.layers
     spec = WhisperSpec(shape.layers, shape.heads, decoder_layers, shape.heads)
     maker = _Maker(shape, seed)

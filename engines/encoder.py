@@ -5,7 +5,6 @@ Libraries are imported inside functions, as in `whisper`.
 
 import sys
 from contextlib import suppress
-from math import prod
 from pathlib import Path
 from queue import SimpleQueue
 from time import monotonic
@@ -16,6 +15,7 @@ from config import Settings
 from engines import memory
 from engines.model_file import variables, weights
 from engines.processor import WIDE, cpu_flags
+from engines.wire import FRAMES
 from telemetry.events import emit
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     Encoding = NDArray[np.float32]  # (1, positions, width)
 
-FRAMES = 3000  # of a whole window
 POSITIONS = FRAMES // 2
 _USEFUL = {*WIDE, "avx512_vnni"}  # where it was measured
 _encoders: "WeakSet[Encoder]" = WeakSet()  # of this process
@@ -107,7 +106,7 @@ def _room_bytes(settings: Settings) -> int:
 def _needed_bytes(model_bin: Path, lanes: int) -> int:
     """Measured with `tiny`, `base` and `small`: weights one and a half times, and some 25 activations for each lane."""
     with model_bin.open("rb") as file:
-        shapes = {one.name: one.shape for one in variables(file) if one.name.startswith(b"encoder/")}
-    width = shapes[b"encoder/conv2/weight"][0]
-    matrices = sum(prod(shape) for shape in shapes.values() if len(shape) > 1)
+        found = {one.name: one for one in variables(file) if one.name.startswith(b"encoder/")}
+    width = found[b"encoder/conv2/weight"].shape[0]
+    matrices = sum(one.count for one in found.values() if len(one.shape) > 1)
     return matrices * 3 // 2 + lanes * 25 * POSITIONS * width * 4

@@ -7,8 +7,8 @@ import openvino
 from numpy.typing import NDArray
 from openvino import opset13 as ops
 
-from engines.encoder import FRAMES
 from engines.model_file import rounded
+from engines.wire import FRAMES
 
 if TYPE_CHECKING:
     from engines.model_file import Weights

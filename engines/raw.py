@@ -7,8 +7,9 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from engines import memory
-from engines.encoder import FRAMES, Encoder
+from engines.encoder import Encoder
 from engines.foreign import foreign_errors
+from engines.wire import FRAMES
 from errors import EngineError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from sqlalchemy import update
 
 import errors
 from admin.__main__ import main
-from bench.weights import SHAPES, Shape, make
+from bench.weights import Shape, make
 from config import Settings, get_settings
 from database import transaction
 from jobs import dead
@@ -240,9 +240,7 @@ def test_every_command_is_documented(command: str) -> None:
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of float16, as the hub has them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(SHAPES, "small", Shape(width=64, layers=1, heads=1))
-        return make("small", tmp_path_factory.mktemp("float16"), length=5)
+    return make(Shape(width=64, layers=1, heads=1), tmp_path_factory.mktemp("float16"), length=5)
 
 
 def test_models_are_listed_with_where_they_are(settings: Settings, said: Said) -> None:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from bench.weights import SHAPES, Shape, make
+from bench.weights import Shape, make
 from config import Settings
 from engines import memory, quantized
 from engines.model_file import holds_wide_weights, variables
@@ -21,9 +21,7 @@ SMALL = Shape(width=64, layers=1, heads=1)
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of float16, as the hub has them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(SHAPES, "small", SMALL)
-        return make("small", tmp_path_factory.mktemp("float16"), length=5)
+    return make(SMALL, tmp_path_factory.mktemp("float16"), length=5)
 
 
 @pytest.fixture
