@@ -158,6 +158,8 @@ class Result(Base):
     duration: Mapped[float]
     word_count: Mapped[int]
     confidence: Mapped[float | None]  # mean token probability, weighted by duration; null without speech
+    warnings: Mapped[list[Json]] = mapped_column(JSONB(), server_default="[]")  # what could not be done
+    model_revision: Mapped[str | None]  # of the weights of Job.model_used
     processing_s: Mapped[float]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
@@ -179,6 +181,8 @@ class SegmentRow(Base):
     temperature: Mapped[float]
     tokens: Mapped[list[int]] = mapped_column(JSONB())
     words: Mapped[list[Json] | None] = mapped_column(JSONB(none_as_null=True))
+    language: Mapped[str | None]
+    channel: Mapped[int | None]
 
     __table_args__ = (CheckConstraint('"end" >= start', name="times"),)
 

@@ -26,6 +26,8 @@ class Segment:
     temperature: float = 0.0
     tokens: tuple[int, ...] = ()
     words: tuple[Word, ...] | None = None  # None: not asked for
+    language: str | None = None  # Whisper's code
+    channel: int | None = None  # of the recording, from 0; None: the mix of all
 
     def shifted(self, by_s: float) -> Self:
         words = None if self.words is None else tuple(word.shifted(by_s) for word in self.words)
@@ -42,7 +44,7 @@ class Language:
 class DecodeOptions:
     """What a caller may ask of the engine; part of a job for ever, so that a replay can use it."""
 
-    language: str | None = None  # None: detect
+    language: str | None = None  # None: detect once; languages.MULTI: for each window
     task: str = "transcribe"
     word_timestamps: bool = False
     initial_prompt: str | None = None
@@ -50,6 +52,11 @@ class DecodeOptions:
     vad_filter: bool = True
     temperature: float | None = None  # None: 0 with Whisper's fallback steps
     beam_size: int = 5
+    languages: tuple[str, ...] = ()  # the only ones that detection may find; none: any
+    vad_threshold: float | None = None  # probability from which sound is speech; None: the default
+    audio_track: str | None = None  # a number among the sound tracks, from 0, or a language; None: chosen
+    channels: str = "mix"  # or "separate": each channel by itself
+    condition_on_previous_text: bool = False  # each window sees the text before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,23 +65,3 @@ class Transcript:
     segments: tuple[Segment, ...] = field(default=())
     language: Language | None = None
     duration: float = 0.0
-
-
-# Codes and names as Whisper has them (openai/whisper, tokenizer.py).
-LANGUAGES = dict(
-    pair.split(":")
-    for pair in (
-        "en:english zh:chinese de:german es:spanish ru:russian ko:korean fr:french ja:japanese pt:portuguese "
-        "tr:turkish pl:polish ca:catalan nl:dutch ar:arabic sv:swedish it:italian id:indonesian hi:hindi fi:finnish "
-        "vi:vietnamese he:hebrew uk:ukrainian el:greek ms:malay cs:czech ro:romanian da:danish hu:hungarian ta:tamil "
-        "no:norwegian th:thai ur:urdu hr:croatian bg:bulgarian lt:lithuanian la:latin mi:maori ml:malayalam cy:welsh "
-        "sk:slovak te:telugu fa:persian lv:latvian bn:bengali sr:serbian az:azerbaijani sl:slovenian kn:kannada "
-        "et:estonian mk:macedonian br:breton eu:basque is:icelandic hy:armenian ne:nepali mn:mongolian bs:bosnian "
-        "kk:kazakh sq:albanian sw:swahili gl:galician mr:marathi pa:punjabi si:sinhala km:khmer sn:shona yo:yoruba "
-        "so:somali af:afrikaans oc:occitan ka:georgian be:belarusian tg:tajik sd:sindhi gu:gujarati am:amharic "
-        "yi:yiddish lo:lao uz:uzbek fo:faroese ht:haitian_creole ps:pashto tk:turkmen nn:nynorsk mt:maltese "
-        "sa:sanskrit lb:luxembourgish my:myanmar bo:tibetan tl:tagalog mg:malagasy as:assamese tt:tatar haw:hawaiian "
-        "ln:lingala ha:hausa ba:bashkir jw:javanese su:sundanese yue:cantonese"
-    ).split()
-)
-LANGUAGES["ht"] = "haitian creole"

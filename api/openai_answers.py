@@ -14,8 +14,8 @@ from api.openai_schemas import Segment, SpeechOptions, Transcription, Usage, Ver
 from api.problems import openai_problem
 from formats import FORMATS
 from jobs.states import Status
+from languages import LANGUAGES
 from models import Job, Result, SegmentRow
-from transcript import LANGUAGES
 
 FRAMES_A_SECOND = 100  # of which Whisper counts `seek`
 FAULTS_OF_THE_RECORDING = {errors.MediaError.code, *(kind.code for kind in errors.MediaError.__subclasses__())}

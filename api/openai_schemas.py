@@ -1,21 +1,20 @@
 """What OpenAI's audio API takes and gives, in the names of its clients, and the job that such a request stands for."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 import errors
-from api.schemas import Prompt
+from api.schemas import Language, Prompt
 from config import MODEL_SIZES, Settings
 from jobs.submit import JobRequest, validate
-from transcript import LANGUAGES, DecodeOptions
+from transcript import DecodeOptions
 
 OPENAI_MODEL = "whisper-1"  # what clients name that were written for api.openai.com; here, the operator's default
 LISTS = ("timestamp_granularities", "keywords")
 REPEATED = frozenset(LISTS) | {f"{name}[]" for name in LISTS}  # clients send either
-CODE_OF = {name: code for code, name in LANGUAGES.items()}
 OUR_NAMES = {"model_size": "model", "initial_prompt": "prompt", "task": "model"}  # ours, to what the caller has sent
 REFUSED = {
     "include": "log probabilities of tokens are not given here; verbose_json has avg_logprob for each segment",
@@ -41,19 +40,13 @@ class ModelNotFound(errors.NotFound):
     code = "model_not_found"
 
 
-def _code(value: Any) -> Any:
-    """Clients name a language by its code or in English, in any case."""
-    name = value.strip().lower() if isinstance(value, str) else value
-    return CODE_OF.get(name, name)
-
-
 class SpeechOptions(BaseModel):
     """Options of POST /v1/audio/transcriptions and /v1/audio/translations."""
 
     model_config = ConfigDict(extra="forbid")
 
     model: str = Field(description=f"`{OPENAI_MODEL}`: the operator's; or one of {', '.join(MODEL_SIZES)}.")
-    language: Annotated[str | None, BeforeValidator(_code)] = Field(
+    language: Language = Field(
         None, description="Of the recording, as a code or in English; leave out to detect.", examples=["en"]
     )
     prompt: Prompt | None = Field(None, description="Text that shows names and style to the model.")
@@ -129,7 +122,7 @@ def _problem(error: ErrorDetails) -> errors.InvalidOption:
         return UnknownParameter((name, f"unknown parameter; known are file, {', '.join(SpeechOptions.model_fields)}"))
     if error["type"] == "missing":
         return MissingParameter((name, f"missing; send {name}={OPENAI_MODEL}, or GET /v1/models for others"))
-    return errors.InvalidOption((name, error["msg"]))
+    return errors.InvalidOption((name, error["msg"].removeprefix("Value error, ")))
 
 
 def _check_together(options: SpeechOptions) -> None:

@@ -15,6 +15,7 @@ from api.schemas import (
     ListOut,
     ResultOut,
     SegmentOut,
+    WarningOut,
     WordOut,
 )
 from config import Settings
@@ -38,7 +39,7 @@ def _summary(job: Job, settings: Settings) -> dict[str, Any]:
         "priority": job.priority,
         "model_size": job.model_size,
         "model_used": job.model_used,
-        "language": job.language or job.detected_language,
+        "language": read.language_of(job),
         "task": job.task,
         "attempt": job.attempt,
         "max_attempts": settings.max_failures,
@@ -82,6 +83,8 @@ def _result(job: Job, result: Result, rows: Sequence[SegmentRow]) -> ResultOut:
         word_count=result.word_count,
         confidence=result.confidence,
         model_used=job.model_used,
+        model_revision=result.model_revision,
+        warnings=[WarningOut(**warning) for warning in result.warnings],
         segments=[segment_out(row) for row in rows],
     )
 
@@ -97,6 +100,8 @@ def segment_out(row: SegmentRow) -> SegmentOut:
         no_speech_prob=row.no_speech_prob,
         compression_ratio=row.compression_ratio,
         words=None if row.words is None else [WordOut(**word) for word in row.words],
+        language=row.language,
+        channel=row.channel,
     )
 
 

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from config import MODEL_SIZES
 from jobs.submit import JobRequest
+from languages import language_choice, language_code
 from transcript import DecodeOptions
 
 MAX_METADATA_BYTES = 16 * 1024
@@ -51,6 +52,18 @@ def _absent(value: Any) -> Any:
     return None if value == "" else value
 
 
+def _language(value: Any) -> Any:
+    return language_choice(value) if isinstance(value, str) else value
+
+
+def _languages(value: Any) -> Any:
+    """A form field carries a list with commas."""
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("must be a list of languages, such as en,de")
+    return list(dict.fromkeys(code for name in names if (code := language_code(name))))
+
+
 def _written_out(value: Any) -> Any:
     """pydantic would take a bare number for seconds since 1970."""
     if isinstance(value, str) and not _ISO_8601.match(value):
@@ -68,6 +81,7 @@ def _in_utc(value: datetime) -> datetime:
 
 Moment = Annotated[datetime, BeforeValidator(_written_out), AfterValidator(_in_utc)]
 OptionalText = Annotated[str | None, BeforeValidator(_absent)]
+Language = Annotated[str | None, BeforeValidator(_language)]
 Prompt = Annotated[str, StringConstraints(max_length=2000)]
 
 
@@ -79,7 +93,16 @@ class TranscribeOptions(BaseModel):
     model_size: OptionalText = Field(
         None, description=f"Whisper model: {', '.join(MODEL_SIZES)}. Default: the operator's.", examples=["small"]
     )
-    language: OptionalText = Field(None, description="Language code; leave out to detect.", examples=["en"])
+    language: Language = Field(
+        None,
+        description="Code or English name; `multi`: detected for each part; left out: detected once.",
+        examples=["en"],
+    )
+    languages: Annotated[list[str], BeforeValidator(_languages)] = Field(
+        default_factory=list,
+        description="The only ones that may be detected, such as `en,de`.",
+        examples=[["en", "de"]],
+    )
     task: Literal["transcribe", "translate"] = Field("transcribe", description="`translate` writes English.")
     priority: PriorityName = Field("normal", description="`high` starts before every `normal`.")
     word_timestamps: bool = Field(False, description="Times and probability of each word.")
@@ -90,6 +113,16 @@ class TranscribeOptions(BaseModel):
         None, description="Words to expect, separated by spaces."
     )
     vad_filter: bool = Field(True, description="Skip what is not speech.")
+    vad_threshold: Annotated[float | None, BeforeValidator(_absent)] = Field(
+        None, gt=0, lt=1, description="Probability from which sound counts as speech. Default: 0.5."
+    )
+    audio_track: OptionalText = Field(
+        None, max_length=40, description="Sound track: its number, from 0, or its language.", examples=["1"]
+    )
+    channels: Literal["mix", "separate"] = Field("mix", description="`separate` transcribes each channel by itself.")
+    condition_on_previous_text: bool = Field(
+        False, description="Show each part the text before it: one style throughout, but errors may spread."
+    )
     temperature: Annotated[float | None, BeforeValidator(_absent)] = Field(
         None, ge=0, le=1, description="Sampling temperature. Default: 0, with Whisper's fallback steps."
     )
@@ -107,17 +140,16 @@ class TranscribeOptions(BaseModel):
 
     def to_request(self, default_model: str, kept_s: int | None = None) -> JobRequest:
         """`kept_s`: the caller's jobs are deleted that long after they are final, if not sooner."""
-        decode = DecodeOptions(
-            language=self.language.lower() if self.language else None,
-            **self.model_dump(include=_DECODE_FIELDS),
-        )
+        fields = self.model_dump(include=_DECODE_FIELDS)
+        decode = DecodeOptions(**fields, languages=tuple(self.languages))
         model = self.model_size or default_model
         delete_after_s = min(filter(None, (self.delete_after_seconds, kept_s)), default=None)
         return JobRequest(model, self.priority, decode, self.metadata, delete_after_s, self.webhook_url)
 
 
 _DECODE_FIELDS = {
-    "task", "word_timestamps", "initial_prompt", "hotwords", "vad_filter", "temperature", "beam_size",
+    "language", "task", "word_timestamps", "initial_prompt", "hotwords", "vad_filter", "vad_threshold", "audio_track",
+    "channels", "condition_on_previous_text", "temperature", "beam_size",
 }  # fmt: skip
 
 
@@ -170,6 +202,17 @@ class SegmentOut(BaseModel):
     no_speech_prob: float = Field(examples=[0.01])
     compression_ratio: float = Field(examples=[0.92])
     words: list[WordOut] | None = Field(None, description="Only where word_timestamps was asked for.")
+    language: str | None = Field(None, description="Of this segment.", examples=["en"])
+    channel: int | None = Field(None, description="From 0; null where channels are mixed.", examples=[None])
+
+
+class WarningOut(BaseModel):
+    """Something that the reader of the text should know; each code may have fields of its own."""
+
+    model_config = ConfigDict(extra="allow")
+
+    code: str = Field(examples=["no_speech_in"])
+    message: str = Field(examples=["No speech was found in loud parts of the recording."])
 
 
 class ResultOut(BaseModel):
@@ -180,6 +223,8 @@ class ResultOut(BaseModel):
     word_count: int = Field(examples=[7])
     confidence: float | None = Field(description="Mean token probability; null where there was no speech.")
     model_used: str | None = Field(description="Smaller than asked for where memory ran out.", examples=["small"])
+    model_revision: str | None = Field(None, description="Of its weights.", examples=[None])
+    warnings: list[WarningOut] = Field(default_factory=list, description="What the text may lack.")
     segments: list[SegmentOut]
 
 
@@ -279,7 +324,7 @@ class JobQuery(BaseModel):
 
     status: StatusName | None = None
     priority: PriorityName | None = None
-    language: str | None = Field(None, description="As asked for, or as detected.", examples=["en"])
+    language: Language = Field(None, description="As asked for, or as detected.", examples=["en"])
     q: str | None = Field(None, max_length=200, description="Part of the file name.")
     batch_id: UUID | None = None
     created_after: Moment | None = None

@@ -14,6 +14,7 @@ from access.quota import USUAL_BYTES_A_SECOND, audio_seconds
 from jobs.routing import WEBHOOKS
 from jobs.states import Status
 from jobs.turns import POSITION_CAP, jobs_ahead
+from languages import MULTI
 from models import Batch, ErrorLog, Job, JobEvent, Process, Result, SegmentRow
 
 RECENT = 20  # finished jobs from which waiting times are estimated
@@ -21,6 +22,8 @@ COUNTED = 20_000  # waiting jobs are counted so far and estimated beyond: with 1
 _ENTRIES = text("""
     SELECT reltuples * pg_relation_size(oid) / current_setting('block_size')::float8 / relpages
     FROM pg_class WHERE oid = to_regclass('ix_jobs_waiting_by_owner') AND relpages > 0 AND reltuples > 0""")
+
+_LANGUAGE = func.coalesce(func.nullif(Job.language, MULTI), Job.detected_language, Job.language)
 
 Row = TypeVar("Row")
 
@@ -56,6 +59,11 @@ def get_job(session: Session, job_id: uuid.UUID, owner: str | None = None) -> Jo
     return job
 
 
+def language_of(job: Job) -> str | None:
+    """As asked for, or as detected: of a job in several languages the one that is spoken most."""
+    return job.detected_language or MULTI if job.language == MULTI else job.language or job.detected_language
+
+
 def list_jobs(session: Session, wanted: JobFilter, *, limit: int, after: uuid.UUID | None) -> Page[Job]:
     query = _filtered(select(Job), wanted).order_by(Job.created_at.desc(), Job.id.desc())
     if after is not None:
@@ -72,7 +80,7 @@ def _filtered(query: Select[Job], wanted: JobFilter) -> Select[Job]:
         (Job.priority, wanted.priority),
         (Job.batch_id, wanted.batch_id),
         (Job.owner, wanted.owner),
-        (func.coalesce(Job.language, Job.detected_language), wanted.language),
+        (_LANGUAGE, wanted.language),
     ):
         if value is not None:
             query = query.where(column == value)

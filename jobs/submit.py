@@ -12,9 +12,10 @@ from sqlalchemy.orm import Session
 import errors
 from config import MODEL_SIZES, Settings
 from jobs.states import Status, count_move, wake_relay
+from languages import LANGUAGES, MULTI
 from models import Batch, Job, JobEvent
 from telemetry import traces
-from transcript import LANGUAGES, DecodeOptions
+from transcript import DecodeOptions
 
 # Models that were not trained to translate answer in the spoken language; refusing is honest.
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # the escape, not a backslash followed by u0000
@@ -63,8 +64,10 @@ def _is_allowed_path(model_size: str, settings: Settings) -> bool:
 def _language_problems(request: JobRequest) -> list[tuple[str, str]]:
     problems = []
     language, model = request.decode.language, request.model_size
-    if language is not None and language not in LANGUAGES:
+    if language not in (None, MULTI, *LANGUAGES):
         problems.append(("language", "unknown language; expected a code such as en, de, fr, or leave it out to detect"))
+    elif request.decode.languages and language not in (None, MULTI):
+        problems.append(("languages", "goes with language=multi or without a language; leave one of them out"))
     elif model.endswith(".en") and language not in (None, "en"):
         problems.append(("language", f"{model} understands only English; choose a model without .en"))
     if request.decode.task == "translate" and _is_unable_to_translate(model):
@@ -144,4 +147,5 @@ def open_batch(
 
 def decode_options(job: Job) -> DecodeOptions:
     """The options a job was submitted with."""
-    return DecodeOptions(language=job.language, task=job.task, **job.options)
+    options = job.options | {"languages": tuple(job.options.get("languages", ()))}
+    return DecodeOptions(language=job.language, task=job.task, **options)

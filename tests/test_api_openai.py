@@ -125,6 +125,11 @@ def test_every_option_reaches_the_job(service: Service) -> None:
         "vad_filter": False,
         "temperature": 0.2,
         "beam_size": 5,
+        "languages": [],
+        "vad_threshold": None,
+        "audio_track": None,
+        "channels": "mix",
+        "condition_on_previous_text": False,
     }
 
 

@@ -32,13 +32,18 @@ def test_the_stored_file_is_the_one_that_was_sent(client: Client, data_dir: Path
 def test_every_option_is_kept_with_the_job(client: Client) -> None:
     options = {
         "model_size": "small",
-        "language": "DE",
+        "language": "German",
+        "languages": "",
         "task": "translate",
         "priority": "high",
         "word_timestamps": "true",
         "initial_prompt": "Guten Tag",
         "hotwords": "Kraftwerk",
         "vad_filter": "false",
+        "vad_threshold": "0.3",
+        "audio_track": "1",
+        "channels": "separate",
+        "condition_on_previous_text": "true",
         "temperature": "0.2",
         "beam_size": "2",
         "metadata": json.dumps({"customer": 7}),
@@ -55,8 +60,13 @@ def test_every_option_is_kept_with_the_job(client: Client) -> None:
         "initial_prompt": "Guten Tag",
         "hotwords": "Kraftwerk",
         "vad_filter": False,
+        "vad_threshold": 0.3,
+        "audio_track": "1",
+        "channels": "separate",
+        "condition_on_previous_text": True,
         "temperature": 0.2,
         "beam_size": 2,
+        "languages": [],
     }
 
 

@@ -29,7 +29,7 @@ ROWS = (  # a row imports only rows below it
     {"models", "model_pool"},
     {"database"},
     {"telemetry"},
-    {"config", "errors", "transcript", "parent"},
+    {"config", "errors", "languages", "transcript", "parent"},
 )
 ALONE = {  # these import no more than this of ours, wherever they stand
     "client": set[str](),

@@ -14,9 +14,10 @@ from database import transaction
 from jobs import read
 from jobs.states import NOTIFY_CHANNEL
 from jobs.submit import JobRequest, Upload, decode_options, open_batch, submit, validate
+from languages import LANGUAGES, MULTI
 from models import Job
 from tests.checker import calm, check_invariants, events_of, job_now, new_job, other_connection
-from transcript import LANGUAGES, DecodeOptions
+from transcript import DecodeOptions
 
 UPLOAD = Upload("a.wav", "audio/a", 10, "f" * 64)
 
@@ -61,7 +62,12 @@ def test_a_job_holds_what_was_asked(books: None) -> None:
 optional_text = st.none() | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 decodes = st.builds(
     DecodeOptions,
-    language=st.none() | st.sampled_from(sorted(LANGUAGES)),
+    language=st.none() | st.sampled_from([MULTI, *sorted(LANGUAGES)]),
+    languages=st.lists(st.sampled_from(sorted(LANGUAGES)), max_size=3).map(tuple),
+    vad_threshold=st.none() | st.floats(0.01, 0.99),
+    audio_track=optional_text,
+    channels=st.sampled_from(["mix", "separate"]),
+    condition_on_previous_text=st.booleans(),
     task=st.sampled_from(["transcribe", "translate"]),
     word_timestamps=st.booleans(),
     initial_prompt=optional_text,

@@ -9,8 +9,8 @@ from fastapi.testclient import TestClient
 from api.edge import PAGE_HEADERS, POLICY, SECURITY_HEADERS
 from app import create_app
 from config import Settings
+from languages import LANGUAGES
 from tests.callers import key_of
-from transcript import LANGUAGES
 from ui import STATIC
 
 FILES = sorted(STATIC.iterdir())

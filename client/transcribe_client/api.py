@@ -22,6 +22,7 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 15.0
 OPTION_OF = {"initial_prompt": "--prompt", "vad_filter": "--vad", "delete_after_seconds": "--delete-after"}
 OPTIONS = frozenset(  # fields of POST /transcribe/ that are options here, of other names or the same
     "model_size language task priority word_timestamps initial_prompt hotwords vad_filter temperature beam_size "
+    "languages vad_threshold audio_track channels condition_on_previous_text "
     "webhook_url metadata delete_after_seconds".split()
 )
 

@@ -25,6 +25,11 @@ class Priority(StrEnum):
     NORMAL = "normal"
 
 
+class Channels(StrEnum):
+    MIX = "mix"
+    SEPARATE = "separate"
+
+
 class Format(StrEnum):
     TXT = "txt"
     SRT = "srt"
@@ -46,13 +51,20 @@ class Asked:
     """What is not given is left to the service."""
 
     model_size: Annotated[str | None, _asked(help="Whisper model: tiny, base, small, large-v3, turbo, demo …")] = None
-    language: Annotated[str | None, _asked("--language", "-l", help="Code such as en; left out: detected.")] = None
+    language: Annotated[
+        str | None, _asked("--language", "-l", help="Code or name; multi: for each part; left out: detected.")
+    ] = None
+    languages: Annotated[str | None, _asked(metavar="L,L", help="The only ones that may be detected: en,de.")] = None
     task: Annotated[Task | None, _asked(help="translate writes English.")] = None
     priority: Annotated[Priority | None, _asked(help="high starts before every normal one.")] = None
     word_timestamps: Annotated[bool | None, _asked(help="Times of each word.")] = None
     prompt: Annotated[str | None, _asked(help="Text that shows names and style to the model.")] = None
     hotwords: Annotated[str | None, _asked(help="Words to expect, separated by spaces.")] = None
     vad: Annotated[bool | None, _asked("--vad/--no-vad", help="Skip what is not speech.")] = None
+    vad_threshold: Annotated[float | None, _asked(help="Probability from which sound is speech: 0.5.")] = None
+    audio_track: Annotated[str | None, _asked(metavar="N|LANGUAGE", help="Sound track of a video, from 0.")] = None
+    channels: Annotated[Channels | None, _asked(help="separate transcribes each channel by itself.")] = None
+    condition_on_previous_text: Annotated[bool | None, _asked(help="Show each part the text before it.")] = None
     temperature: Annotated[float | None, _asked(min=0, max=1, help="Sampling temperature.")] = None
     beam_size: Annotated[int | None, _asked(min=1, max=10, help="1 is fastest.")] = None
     webhook_url: Annotated[str | None, _asked(help="Called when a job is final.")] = None
@@ -70,12 +82,17 @@ class Asked:
         given = {
             "model_size": self.model_size,
             "language": self.language,
+            "languages": self.languages,
             "task": self.task,
             "priority": self.priority,
             "word_timestamps": self.word_timestamps,
             "initial_prompt": self.prompt,
             "hotwords": self.hotwords,
             "vad_filter": self.vad,
+            "vad_threshold": self.vad_threshold,
+            "audio_track": self.audio_track,
+            "channels": self.channels,
+            "condition_on_previous_text": self.condition_on_previous_text,
             "temperature": self.temperature,
             "beam_size": self.beam_size,
             "webhook_url": self.webhook_url,
