@@ -37,7 +37,7 @@ class Segment:
 @dataclass(frozen=True, slots=True)
 class Language:
     code: str  # as Whisper names it: "en", "de"
-    probability: float
+    probability: float | None  # None: there are several
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,12 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from audio import level
 from audio.vad import FRAME, SAMPLE_RATE, THRESHOLD, Region, speech_probabilities, speech_regions
 
 Samples = NDArray[np.float32]
 Listen = Callable[[Samples], Samples]  # sound -> a probability of speech for each 512 samples
+Stretch = tuple[float, float]  # start and end, in seconds
 
 LONGEST = 30 * SAMPLE_RATE  # what Whisper takes
 SEEN = 33 * SAMPLE_RATE  # what a decision looks at: FAR, a window, and a second to tell a pause from an end
@@ -36,8 +38,17 @@ class Window:
     start_s: float  # in the recording, of the first sample in `audio`
     audio: Samples  # mono, 16 kHz, at most 30 s; nothing where silence was passed
     position_s: float  # in the recording: everything before is done; a whole number of samples
-    speech_s: float  # of it; without VAD: all of it
-    speech_from_s: float  # in the recording, where the voice is first heard; without VAD: `start_s`
+    speech: tuple[Stretch, ...]  # where a voice is heard, from the window's start; without VAD: all of it
+    loud: tuple[Stretch, ...] = ()  # in the recording: what was passed over although it can be heard
+
+    @property
+    def speech_s(self) -> float:
+        return sum(end - start for start, end in self.speech)
+
+    @property
+    def speech_from_s(self) -> float:
+        """In the recording, where a voice is first heard."""
+        return self.start_s + (self.speech[0][0] if self.speech else 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,33 +58,49 @@ class _Cut:
     start: int
     end: int
     go_on: int
-    speech: int = 0
-    heard_from: int = 0
+    speech: tuple[Region, ...] = ()  # within the window
 
 
 def windows(
-    blocks: Iterable[Samples], *, vad: bool, start_s: float = 0.0, listen: Listen = speech_probabilities
+    blocks: Iterable[Samples],
+    *,
+    vad: bool,
+    start_s: float = 0.0,
+    threshold: float = THRESHOLD,
+    listen: Listen = speech_probabilities,
 ) -> Iterator[Window]:
     """Cut sound (mono, 16 kHz, -1..1, blocks of any size) that begins `start_s` into the recording.
 
     With `vad` silence is left out, and all that is heard as speech is in exactly one window; a window without sound
     says from time to time how far a silence has been passed. Without, every sample is in one, but for a tail too short
-    to hold a sound (32 ms). Holds 33 s and one block.
+    to hold a sound (32 ms). Very quiet sound comes louder. Holds 33 s and one block.
+    `threshold`: probability from which sound is speech.
     """
     position = round(start_s * SAMPLE_RATE)
     buffer = _Buffer(blocks)
-    decide = partial(_cut_by_speech, listen=listen) if vad else _cut_by_loudness
     while len(sound := buffer.fill()):
-        cut = decide(sound)
+        factor = np.float32(level.gain(sound))
+        cut = _cut_by_speech(sound * factor, listen, threshold) if vad else _cut_by_loudness(sound)
         yield Window(
             start_s=(position + cut.start) / SAMPLE_RATE,
-            audio=sound[cut.start : cut.end].copy(),
+            audio=sound[cut.start : cut.end] * factor,
             position_s=(position + cut.go_on) / SAMPLE_RATE,
-            speech_s=cut.speech / SAMPLE_RATE,
-            speech_from_s=(position + max(cut.start, cut.heard_from)) / SAMPLE_RATE,
+            speech=tuple(_stretch(region, -cut.start) for region in cut.speech),
+            loud=tuple(_loud(sound, position, cut)),
         )
         position += cut.go_on
         buffer.drop(cut.go_on)
+
+
+def _stretch(region: Region, offset: int) -> Stretch:
+    return (region.start + offset) / SAMPLE_RATE, (region.end + offset) / SAMPLE_RATE
+
+
+def _loud(sound: Samples, position: int, cut: _Cut) -> Iterator[Stretch]:
+    """Of what lies before the window and behind it."""
+    for first, last in ((0, cut.start), (cut.end, cut.go_on)):
+        for start_s, end_s in level.loud_parts(sound[first:last]):
+            yield (position + first) / SAMPLE_RATE + start_s, (position + first) / SAMPLE_RATE + end_s
 
 
 class _Buffer:
@@ -109,7 +136,7 @@ def _cut_by_loudness(sound: Samples) -> _Cut:
         return _Cut(0, 0, go_on=end)
     if end > LONGEST:
         end = LONGEST - SEARCHED + _quietest(sound[LONGEST - SEARCHED : LONGEST])
-    return _Cut(0, end, go_on=end, speech=end)
+    return _Cut(0, end, go_on=end, speech=(Region(0, end),))
 
 
 def _quietest(sound: Samples) -> int:
@@ -120,10 +147,11 @@ def _quietest(sound: Samples) -> int:
     return (len(sums) - 1 - int(np.argmin(sums[::-1]))) * STEP + QUIET // 2
 
 
-def _cut_by_speech(sound: Samples, listen: Listen) -> _Cut:
+def _cut_by_speech(sound: Samples, listen: Listen, threshold: float) -> _Cut:
     ended = len(sound) < SEEN
     probabilities = listen(sound)
-    regions = speech_regions(probabilities, length=len(sound), min_silence_ms=MIN_SILENCE_MS, pad_ms=PAD_MS)
+    find = partial(speech_regions, probabilities, length=len(sound), threshold=threshold, min_silence_ms=MIN_SILENCE_MS)
+    regions = find(pad_ms=PAD_MS)
     silent_until = len(sound) if ended else len(sound) - LEAD  # a word may be beginning at the edge
     if not regions:
         return _Cut(0, 0, go_on=silent_until)
@@ -132,9 +160,13 @@ def _cut_by_speech(sound: Samples, listen: Listen) -> _Cut:
         return _Cut(0, 0, go_on=start - LEAD)
     end, following = _fit(regions, probabilities)
     go_on = silent_until if following is None else max(end, following - LEAD)
-    heard = probabilities[start // FRAME : -(-end // FRAME)] >= THRESHOLD
-    speech = min(int(np.count_nonzero(heard)) * FRAME, end - start)
-    return _Cut(start, end, go_on, speech, heard_from=(start // FRAME + int(np.argmax(heard))) * FRAME)
+    return _Cut(start, end, go_on, tuple(_within(find(pad_ms=0), start, end)))
+
+
+def _within(regions: list[Region], start: int, end: int) -> Iterator[Region]:
+    for region in regions:
+        if region.start < end and region.end > start:
+            yield Region(max(region.start, start), min(region.end, end))
 
 
 def _fit(regions: list[Region], probabilities: Samples) -> tuple[int, int | None]:

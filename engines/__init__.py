@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from config import Settings
-from transcript import DecodeOptions, Language, Segment
+from transcript import DecodeOptions, Segment
 
 if TYPE_CHECKING:  # numpy is not for the API process
     import numpy as np
@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # numpy is not for the API process
 
     Audio = NDArray[np.float32]  # mono, 16 kHz, -1..1, at most 30 s
 
+Speech = Sequence[tuple[float, float]]  # where a voice is heard: start and end, in seconds from the window's start
 SLOTS = 48  # windows that a child works on at once, at most
 SAMPLE_RATE = 16_000  # samples a second of every window
 
@@ -27,14 +28,20 @@ class Model(Protocol):
     compute_type: str
     memory_bytes: int
 
-    def transcribe(self, windows: "Sequence[Audio]", options: DecodeOptions) -> list[tuple[Segment, ...]]:
+    def transcribe(
+        self, windows: "Sequence[Audio]", options: DecodeOptions, speech: Sequence[Speech | None] = ()
+    ) -> list[tuple[Segment, ...]]:
         """One tuple of segments a window, times in seconds from the window's start. One engine batch at most.
 
-        `options.language` must be set. Raises OutOfMemory, after which this model must be discarded.
+        `options.language` must be a code. `speech`: of each window, where it is known: what lies behind the last
+        segment is then decoded again only where somebody speaks there. Raises OutOfMemory, after which this model
+        must be discarded.
         """
         ...
 
-    def detect_language(self, window: "Audio") -> Language: ...
+    def detect_languages(self, window: "Audio") -> dict[str, float]:
+        """The probability of each language that the model knows, by its code, the likeliest first."""
+        ...
 
     def close(self) -> None:
         """Give the memory back now."""

@@ -1,10 +1,12 @@
 """One window by stock faster-whisper: sound in, segments out. Every rule about silence and another try is Whisper's."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from engines import SAMPLE_RATE
+from engines.passes import Covered, Passes
 from errors import EngineError
 from transcript import DecodeOptions, Segment, Word
 
@@ -14,28 +16,59 @@ if TYPE_CHECKING:
     from engines import Audio
 
 
-def decode(whisper: "WhisperModel", window: "Audio", options: DecodeOptions) -> tuple[Segment, ...]:
-    """Segments in seconds from the window's start, in order, all within it."""
+LONGEST_PROMPT = 223  # tokens, as openai/whisper: half of what the decoder takes, less the one that begins a prompt
+REPETITIVE = 2.4  # compression ratio above which Whisper itself does not believe a text
+
+
+def decode(whisper: "WhisperModel", window: "Audio", options: DecodeOptions, passes: Passes) -> tuple[Segment, ...]:
+    """Segments in seconds from the window's start, in order, all within it. Each pass must ask `passes` to begin."""
     if options.language is None and whisper.model.is_multilingual:
         raise EngineError("This is a bug: the language must be known before a window is transcribed.")
     steps = {} if options.temperature is None else {"temperature": options.temperature}
     found, _ = whisper.transcribe(
         window, vad_filter=False, condition_on_previous_text=False, **steps, **_arguments(whisper, options)
     )
-    return _tidy((_segment(one) for one in found), _length_s(window))
+    segments: list[Segment] = []
+    with suppress(Covered):
+        for one in found:
+            segments.append(_segment(one))
+            passes.cover(one.end)
+    return _tidy(segments, _length_s(window))
+
+
+def without_loops(read: Callable[[DecodeOptions], tuple[Segment, ...]], options: DecodeOptions) -> tuple[Segment, ...]:
+    """What `read` gives; where a prompt makes the model repeat itself, what it gives without, if that is better."""
+    segments = read(options)
+    if not (options.initial_prompt or options.hotwords) or _repetition(segments) <= REPETITIVE:
+        return segments
+    plain = read(replace(options, initial_prompt=None, hotwords=None))
+    return min(plain, segments, key=_repetition)
+
+
+def _repetition(segments: tuple[Segment, ...]) -> float:
+    return max((segment.compression_ratio for segment in segments), default=0.0)
 
 
 def _arguments(whisper: "WhisperModel", options: DecodeOptions) -> dict[str, Any]:
-    prompt = options.initial_prompt and " " + options.initial_prompt.strip()  # as Whisper's own loop writes it
     return {
         "language": options.language if whisper.model.is_multilingual else "en",
         "task": options.task,
         "beam_size": options.beam_size,
-        "initial_prompt": prompt or None,
-        "hotwords": options.hotwords,
+        "initial_prompt": prompt_tokens(whisper.hf_tokenizer, options)[-LONGEST_PROMPT:] or None,
         "word_timestamps": options.word_timestamps,
         "without_timestamps": False,
     }
+
+
+def prompt_tokens(tokenizer: Any, options: DecodeOptions) -> list[int]:
+    """Hot words, then the prompt, each as Whisper's own loop writes it."""
+    texts = (options.hotwords, options.initial_prompt)
+    return [
+        token
+        for text in texts
+        if text and text.strip()
+        for token in tokenizer.encode(" " + text.strip(), add_special_tokens=False).ids
+    ]
 
 
 def _length_s(window: "Audio") -> float:

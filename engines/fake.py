@@ -16,10 +16,10 @@ from wave import open as open_wave
 
 from engines import SAMPLE_RATE
 from engines.faults import act
-from transcript import DecodeOptions, Language, Segment
+from transcript import DecodeOptions, Segment
 
 if TYPE_CHECKING:
-    from engines import Audio
+    from engines import Audio, Speech
 
 _MAGIC = b"\x00\xffFAKE\xff\x00"
 _HEADER = struct.Struct("<HHI")  # second of the recording, length of the script, its CRC-32
@@ -65,11 +65,13 @@ class FakeModel:
         self.compute_type = compute_type
         self.memory_bytes = _MODEL_BYTES
 
-    def transcribe(self, windows: "Sequence[Audio]", options: DecodeOptions) -> list[tuple[Segment, ...]]:
+    def transcribe(
+        self, windows: "Sequence[Audio]", options: DecodeOptions, speech: "Sequence[Speech | None]" = ()
+    ) -> list[tuple[Segment, ...]]:
         return [self._window(window, len(windows)) for window in windows]
 
-    def detect_language(self, window: "Audio") -> Language:
-        return Language("en", 1.0)
+    def detect_languages(self, window: "Audio") -> dict[str, float]:
+        return {"en": 1.0}
 
     def close(self) -> None:
         return

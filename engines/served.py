@@ -17,17 +17,18 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from engines import SAMPLE_RATE, Model, catalog
-from engines.decoding import decode
+from engines.decoding import decode, without_loops
 from engines.foreign import foreign_errors
 from engines.link import Link
+from engines.passes import Passes
 from engines.wire import FRAMES
 from errors import EngineError, ServiceError
-from transcript import DecodeOptions, Language, Segment
+from transcript import DecodeOptions, Segment
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
 
-    from engines import Audio
+    from engines import Audio, Speech
     from engines.wire import Mel
 
 FRAMES_PER_S = 100
@@ -112,21 +113,24 @@ class WindowedModel:
         facts = links[0].ask("load", size=size, compute_type=compute_type)
         self.memory_bytes: int = facts["memory_bytes"]
         self._step = step
-        self._here = local()  # the link, the slot and the length of the window that a thread works on
+        self._here = local()  # the link, the slot, the length and the passes of the window that a thread works on
         self._remote = _RemoteWhisper(self, facts, caller)
         self._whisper = _assembled(self._remote, Path(facts["folder"]))
         self._closed = False
         self._threads = ThreadPoolExecutor(at_once, thread_name_prefix="window")
 
-    def transcribe(self, windows: "Sequence[Audio]", options: DecodeOptions) -> list[tuple[Segment, ...]]:
+    def transcribe(
+        self, windows: "Sequence[Audio]", options: DecodeOptions, speech: "Sequence[Speech | None]" = ()
+    ) -> list[tuple[Segment, ...]]:
         self._refuse_when_closed()
         link = self._least_busy()
-        return list(self._threads.map(self._transcribe, windows, repeat(options), repeat(link)))
+        heard = speech or repeat(None)
+        return list(self._threads.map(self._transcribe, windows, heard, repeat(options), repeat(link)))
 
-    def detect_language(self, window: "Audio") -> Language:
+    def detect_languages(self, window: "Audio") -> dict[str, float]:
         self._refuse_when_closed()
         if not self._remote.is_multilingual:
-            return Language("en", 1.0)
+            return {"en": 1.0}
         return self._threads.submit(self._detect, window, self._least_busy()).result()
 
     def close(self) -> None:
@@ -144,18 +148,29 @@ class WindowedModel:
         load = [one["waiting_windows"] + one["running_windows"] for one in stats]
         return self._links[load.index(min(load))]
 
-    def _transcribe(self, window: "Audio", options: DecodeOptions, link: Link) -> tuple[Segment, ...]:
-        with foreign_errors(), link.slot() as slot:
-            self._here.link, self._here.slot, self._here.length_s = link, slot, len(window) / SAMPLE_RATE
-            return decode(self._whisper, window, options)
+    def _transcribe(
+        self, window: "Audio", speech: "Speech | None", options: DecodeOptions, link: Link
+    ) -> tuple[Segment, ...]:
+        def read(options: DecodeOptions) -> tuple[Segment, ...]:
+            here.passes = Passes(speech)
+            return decode(self._whisper, window, options, here.passes)
 
-    def _detect(self, window: "Audio", link: Link) -> Language:
         with foreign_errors(), link.slot() as slot:
-            self._here.link, self._here.slot, self._here.length_s = link, slot, len(window) / SAMPLE_RATE
+            here = self._at(slot, link, window)
+            return without_loops(read, options)
+
+    def _detect(self, window: "Audio", link: Link) -> dict[str, float]:
+        with foreign_errors(), link.slot() as slot:
+            self._at(slot, link, window).passes = Passes(None)
             found = self._whisper.feature_extractor(window)
             frames = found[..., : max(1, found.shape[-1] - 1)]  # as `transcribe` has them: encoded once for both
-            code, probability, _ = self._whisper.detect_language(features=frames)
-            return Language(code, float(probability))
+            _, _, probabilities = self._whisper.detect_language(features=frames)
+            return {code: float(probability) for code, probability in probabilities}
+
+    def _at(self, slot: int, link: Link, window: "Audio") -> local:
+        """What this thread works on from here on."""
+        self._here.link, self._here.slot, self._here.length_s = link, slot, len(window) / SAMPLE_RATE
+        return self._here
 
     def ask(self, operation: str, **fields: Any) -> dict[str, Any]:
         here = self._here
@@ -165,8 +180,9 @@ class WindowedModel:
         return link.ask_about(here.slot, operation, **about, **fields)
 
     def put(self, mel: "Mel") -> "Mel":
-        """Into the slot of this thread's window: what the next questions are about."""
+        """Into the slot of this thread's window: what the next questions are about. Raises Covered."""
         here = self._here
+        here.passes.begin()
         needed = round((here.length_s + AFTER_S) * FRAMES_PER_S)
         mel = mel[..., : -(-needed // self._step) * self._step]
         shared: Mel = here.link.arena.mel(here.slot, mel.shape)

@@ -6,8 +6,10 @@ It never touches a queue; it draws a model from the pool for one group of window
 import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import AbstractContextManager, suppress
+from dataclasses import asdict, dataclass
 from datetime import timedelta
+from itertools import islice
 from math import exp
 from pathlib import Path
 from time import monotonic
@@ -23,6 +25,7 @@ import errors
 from audio.ahead import Ahead
 from audio.decode import SAMPLE_RATE, AudioInfo, DecodedAudio, open_audio
 from audio.split import Window, windows
+from audio.vad import THRESHOLD
 from config import Settings
 from database import transaction
 from engines import Engine, Model
@@ -32,9 +35,12 @@ from jobs.claim import Claim
 from jobs.fetch import fetch
 from jobs.progress import LEAVE_CODE, Fence, Heartbeat, deadline_after_progress
 from jobs.read import SegmentText
+from jobs.recognition import Recogniser
 from jobs.retry import Cause
+from jobs.speech_report import SpeechReport
 from jobs.states import Status, tell_watchers
 from jobs.submit import decode_options
+from languages import MULTI
 from model_pool import Fallback, ModelPool
 from models import Job, Result, SegmentRow
 from storage import Storage
@@ -45,7 +51,7 @@ from transcript import Language, Segment
 
 SILENCE_SAVED_EVERY_S = 2.0
 OUTAGE_S = 600.0  # a child whose job waits for the database can do nothing else: this long it tries to give it back
-VOICE_MARGIN_S = 0.05  # a consonant is heard before the detector calls it speech
+LONG_S = 60.0  # a recording that lasts so long is heard at several places where its language is in doubt
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +139,21 @@ class _Attempt:
         self._beat = beat
         self._started = self._saved_at = monotonic()
         self._options = decode_options(job)
-        self._language = _language_so_far(job)
         self._position_s = job.position_s
         self._decoded_s = job.position_s
+        self._path = Path()
+        self._repair = False  # whether to pass over what cannot be decoded
         self._duration_s: float | None = None
-        self._count = _segments_so_far(job)
+        said = _said_so_far(job)
+        self._count = len(said)
+        self._report = SpeechReport.of(job.audio or {})
+        self._audio = job.audio or {}
         work.engine.begin(urgent=job.priority == "high")
         batch = work.settings.batch_size or work.engine.default_batch()  # windows an engine call, to begin with
         self._fallback = Fallback(work.pool, job.model_size, compute_type=work.settings.compute_type, batch=batch)
+        self._recogniser = Recogniser(
+            self._fallback, self._options, language=_language_so_far(job), said=said, elsewhere=self._elsewhere
+        )
 
     @property
     def audio_s(self) -> float:
@@ -151,23 +164,41 @@ class _Attempt:
         """False: the job was taken away or cancelled meanwhile, and nothing was written."""
         with traces.span("fetch"):
             fetch(self._job, self._work.storage, self._work.settings, check=self._beat.check, write=self._write)
-        with self._work.storage.local_path(self._job.storage_key) as path:
+        with self._work.storage.local_path(self._job.storage_key) as self._path:
             try:
-                self._read(path, repair=False)
+                self._read()
             except errors.UndecodableAudio as reason:
                 emit("audio.repaired", reason=str(reason), position_s=self._position_s)
-                self._read(path, repair=True)
+                self._repair = True
+                self._read()
         return claims.finish(self._fence, self._result(), patience_s=self._work.settings.lease_seconds)
 
-    def _read(self, path: Path, *, repair: bool) -> None:
-        with open_audio(path, start_s=self._position_s, repair=repair) as audio:
+    def _open(self, start_s: float) -> AbstractContextManager[DecodedAudio]:
+        return open_audio(self._path, start_s=start_s, repair=self._repair)
+
+    def _read(self) -> None:
+        with self._open(self._position_s) as audio:
             self._note(audio.info)
             self._decoded_s = self._position_s
-            stream = windows(self._blocks(audio), vad=self._options.vad_filter, start_s=self._position_s)
+            stream = self._windows(audio)
             with Ahead(stream, room=2 * self._fallback.rung.batch, interrupt=audio.interrupt) as ready:
                 while group := ready.take(self._fallback.rung.batch):
                     self._beat.check()
                     self._save(group, self._recognise([window for window in group if len(window.audio)]))
+
+    def _windows(self, audio: DecodedAudio) -> Iterator[Window]:
+        threshold = THRESHOLD if self._options.vad_threshold is None else self._options.vad_threshold
+        vad = self._options.vad_filter
+        return windows(self._blocks(audio), vad=vad, start_s=self._position_s, threshold=threshold)
+
+    def _elsewhere(self) -> Iterator[NDArray[np.float32]]:
+        """Speech from a quarter, the half and three quarters of a recording, where its headers say how long it is."""
+        if self._duration_s is None or self._duration_s < LONG_S:
+            return
+        for share in (0.25, 0.5, 0.75):
+            with suppress(errors.MediaError), self._open(share * self._duration_s) as audio:
+                found = windows(audio.blocks(), vad=True)
+                yield from islice((window.audio for window in found if len(window.audio)), 1)
 
     def _blocks(self, audio: DecodedAudio) -> Iterator[NDArray[np.float32]]:
         for block in audio.blocks():
@@ -179,35 +210,25 @@ class _Attempt:
         """Keep what the probe found, and give the attempt the time that so much audio may take."""
         self._duration_s = info.duration
         seconds = self._work.settings.deadline_base_seconds + self._work.settings.deadline_factor * (info.duration or 0)
-        self._write(audio=info.as_json(), deadline_at=func.now() + timedelta(seconds=seconds))
+        self._audio = info.as_json()
+        self._write(audio=self._audio | self._report.as_json(), deadline_at=func.now() + timedelta(seconds=seconds))
 
     def _recognise(self, group: list[Window]) -> list[Segment]:
         """Segments of a group of windows, in seconds of the recording. May go on with a smaller model: `model_used`."""
         if not group:
             return []
         with traces.span("recognise", windows=len(group), position_s=group[0].start_s):
-            return self._heard(group)
-
-    def _heard(self, group: list[Window]) -> list[Segment]:
-        audio = [window.audio for window in group]
-        if self._language is None:
-            self._language = self._fallback.run(lambda model: model.detect_language(audio[0]))
-        options = replace(self._options, language=self._language.code)
-        found = self._fallback.map(lambda model, some: model.transcribe(some, options), audio)
-        return [
-            begun_with_the_voice(segment.shifted(window.start_s), window.speech_from_s)
-            for window, segments in zip(group, found, strict=True)
-            for segment in segments
-        ]
+            return self._recogniser.recognise(group)
 
     def _save(self, group: list[Window], segments: list[Segment]) -> None:
         """A checkpoint: segments and position in one fenced transaction; the next attempt goes on from here."""
         self._position_s = group[-1].position_s
+        self._report.add(group)
         if not segments and monotonic() - self._saved_at < SILENCE_SAVED_EVERY_S:
             return
         self._saved_at = monotonic()
         rows = [_row(self._fence.job_id, number, s) for number, s in enumerate(segments, start=self._count)]
-        language = self._language
+        language = self._recogniser.language
         self._write(
             rows,
             position_s=self._position_s,
@@ -215,6 +236,7 @@ class _Attempt:
             detected_language=language.code if language else None,
             language_probability=language.probability if language else None,
             model_used=self._fallback.rung.size,
+            audio=self._audio | self._report.as_json(),
             deadline_at=deadline_after_progress(self._work.settings),
         )
         self._count += len(rows)
@@ -245,7 +267,7 @@ class _Attempt:
         with transaction() as session:
             rows = read.segment_texts(session, self._fence.job_id)
         text = "".join(row.text for row in rows).strip()
-        language = self._language if rows else None
+        language = self._recogniser.language if rows else None
         return Result(
             job_id=self._fence.job_id,
             attempt=self._fence.attempt,
@@ -255,25 +277,17 @@ class _Attempt:
             duration=round(self._decoded_s, 3),
             word_count=len(text.split()),
             confidence=_confidence(rows),
+            warnings=self._report.warnings(has_text=bool(text)),
             processing_s=round(monotonic() - self._started, 3),
         )
 
 
-def _segments_so_far(job: Job) -> int:
+def _said_so_far(job: Job) -> list[SegmentText]:
+    """What earlier attempts have transcribed."""
     if not job.position_s:
-        return 0
+        return []
     with transaction() as session:
-        return len(read.segment_texts(session, job.id))
-
-
-def begun_with_the_voice(segment: Segment, speech_from_s: float) -> Segment:
-    """Whisper likes to begin at the window's first moment; the voice detector knows better.
-
-    Both in seconds of the recording. A word that is said to begin earlier is believed.
-    """
-    first_word_s = segment.words[0].start if segment.words else segment.end
-    start = min(speech_from_s - VOICE_MARGIN_S, first_word_s, segment.end)
-    return replace(segment, start=round(start, 3)) if start > segment.start else segment
+        return read.segment_texts(session, job.id)
 
 
 def _row(job_id: uuid.UUID, number: int, segment: Segment) -> dict[str, Any]:
@@ -284,10 +298,10 @@ def _row(job_id: uuid.UUID, number: int, segment: Segment) -> dict[str, Any]:
 
 def _language_so_far(job: Job) -> Language | None:
     """As the caller named it, or as an earlier attempt detected it."""
-    if job.language is not None:
+    if job.language not in (None, MULTI):
         return Language(job.language, 1.0)
     if job.detected_language is not None:
-        return Language(job.detected_language, job.language_probability or 0.0)
+        return Language(job.detected_language, job.language_probability)
     return None
 
 

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
@@ -116,10 +116,12 @@ class SegmentText:
     end: float
     text: str
     avg_logprob: float
+    temperature: float
+    language: str | None
 
 
 def segment_texts(session: Session, job_id: uuid.UUID) -> list[SegmentText]:
-    query = select(SegmentRow.start, SegmentRow.end, SegmentRow.text, SegmentRow.avg_logprob)
+    query = select(*(getattr(SegmentRow, field.name) for field in fields(SegmentText)))
     rows = session.execute(query.where(SegmentRow.job_id == job_id).order_by(SegmentRow.number))
     return [SegmentText(*row) for row in rows]
 

@@ -159,11 +159,12 @@ def test_windows_without_sound_have_no_text(case: Case) -> None:
         assert case.model.transcribe([window, window], OPTIONS) == [(), ()]
 
 
-def test_the_language_is_a_code_with_a_probability(case: Case) -> None:
+def test_each_language_is_a_code_with_a_probability_and_the_likeliest_comes_first(case: Case) -> None:
     for window in (*case.windows, case.silence[:0]):
-        language = case.model.detect_language(window)
-        assert 2 <= len(language.code) <= 3
-        assert 0 <= language.probability <= 1
+        found = case.model.detect_languages(window)
+        assert all(2 <= len(code) <= 3 for code in found)
+        assert sum(found.values()) == pytest.approx(1, abs=0.01)
+        assert list(found.values()) == sorted(found.values(), reverse=True)
 
 
 def test_calls_from_several_threads_give_what_they_give_alone(case: Case) -> None:
