@@ -80,10 +80,11 @@ def windows(
     buffer = _Buffer(blocks)
     while len(sound := buffer.fill()):
         factor = np.float32(level.gain(sound))
-        cut = _cut_by_speech(sound * factor, listen, threshold) if vad else _cut_by_loudness(sound)
+        heard = sound if factor == 1 else sound * factor
+        cut = _cut_by_speech(heard, listen, threshold) if vad else _cut_by_loudness(heard)
         yield Window(
             start_s=(position + cut.start) / SAMPLE_RATE,
-            audio=sound[cut.start : cut.end] * factor,
+            audio=heard[cut.start : cut.end].copy(),
             position_s=(position + cut.go_on) / SAMPLE_RATE,
             speech=tuple(_stretch(region, -cut.start) for region in cut.speech),
             loud=tuple(_loud(sound, position, cut)),
