@@ -13,7 +13,7 @@ COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate
 	--no-emit-package openvino-telemetry
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench soak mutations fuzz docs format lock clean
+.PHONY: help run test lint bench accuracy soak mutations fuzz docs format lock clean
 
 help:
 	@echo "make run     start everything here; Ctrl-C stops it. VERBOSE=1 shows the logs"
@@ -21,6 +21,7 @@ help:
 	@echo "make lint    ruff and mypy"
 	@echo "make soak    a storm of faults on the whole service: MINUTES=5 SEED=1"
 	@echo "make bench   measure speed and memory, against stock faster-whisper too"
+	@echo "make accuracy  what the text says, against stock faster-whisper: CORPUS=folder, or ARGS='--librispeech test-clean'"
 	@echo "make mutations  remove each guard in turn and see which test goes red"
 	@echo "make fuzz    broken uploads and broken media: MINUTES=10 SEED=1"
 	@echo "make docs    build the documentation as a site into build/site"
@@ -32,6 +33,7 @@ run: $(RUN)
 	@$(VENV)/bin/python -m stack $(if $(VERBOSE),--verbose)
 
 test: $(DEV)
+	@$(VENV)/bin/python -m tests.real_models
 	@$(VENV)/bin/python -m pytest -n $(WORKERS) $(ARGS)
 
 lint: $(DEV)
@@ -44,6 +46,9 @@ soak: $(DEV)
 
 bench: $(DEV)
 	@$(VENV)/bin/python -m bench $(ARGS)
+
+accuracy: $(DEV)
+	@$(VENV)/bin/python -m bench.accuracy $(CORPUS) $(ARGS)
 
 mutations: $(DEV)
 	@$(VENV)/bin/python -m tests.faults.mutations
