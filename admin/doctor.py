@@ -8,7 +8,7 @@ import redis
 from pydantic import ValidationError
 
 import errors
-from admin import machine, servers
+from admin import machine, servers, weights
 from admin.commands import Commands, add_command, explained, prepare, print_json
 from admin.finding import Finding, fail, ok
 from config import VERSION, Settings, get_settings
@@ -22,10 +22,10 @@ CHECKS: dict[str, Check] = {
     "redis": servers.redis_server,
     "redis clock": servers.redis_clock,
     "storage": servers.recordings,
-    "model": machine.model,
-    "bundled model": machine.bundled_model,
+    "model": weights.model,
+    "bundled model": weights.bundled_model,
     "device": machine.device,
-    "memory": machine.memory_for_model,
+    "memory": weights.memory_for_model,
     "open files": machine.open_files,
     "shared memory": machine.shared_memory,
     "disk": machine.disk,

@@ -1,6 +1,6 @@
-"""Checks of `doctor` that ask nobody: models, device, memory, limits and secrets of the machine that it runs on.
+"""Checks of `doctor` that ask nobody: device, limits and secrets of the machine that it runs on.
 
-Loads no model and downloads nothing. The service may run under other limits than this command: systemd, a container.
+The service may run under other limits than this command: systemd, a container.
 """
 
 import ctypes
@@ -17,30 +17,6 @@ from config import Settings, memory_folder
 MB = 1024**2
 FEWEST_FILES = 4096  # each upload, connection and event stream is an open file
 SMALLEST_SHARED_MB = 256
-
-
-def model(settings: Settings) -> Finding:
-    from engines.catalog import is_cached
-
-    size = settings.whisper_model_size
-    if settings.engine == "fake":
-        return warn("ENGINE=fake makes up every text", "Take ENGINE=fake away; it is for tests.")
-    if is_cached(size, settings):
-        return ok(f"{size} is on this machine")
-    if "/" in size:
-        return fail(f"no model was found at {size}", "WHISPER_MODEL_SIZE must lie below MODEL_ALLOWED_PATHS.")
-    fetch = f"Fetch it: `python -m admin models pull {size}`."
-    if not settings.model_download:
-        return fail(f"{size} is not on this machine, and MODEL_DOWNLOAD is off", fetch)
-    return warn(f"{size} is not on this machine: the first job waits for its download", fetch)
-
-
-def bundled_model(settings: Settings) -> Finding:
-    from engines.catalog import is_cached
-
-    if is_cached("demo", settings):
-        return ok("there")
-    return warn("missing", "Restore the folder demo/model: it stands in where no other model can be had.")
 
 
 def device(settings: Settings) -> Finding:
@@ -99,22 +75,6 @@ def _has_cublas() -> bool:
         return importlib.util.find_spec("nvidia.cublas") is not None
     except ModuleNotFoundError:
         return False
-
-
-def memory_for_model(settings: Settings) -> Finding:
-    """One copy of WHISPER_MODEL_SIZE, on the device it would go to."""
-    from engines.catalog import is_cached
-    from engines.memory import MB as MEGABYTE
-    from engines.whisper import WhisperLoader
-
-    size, loader = settings.whisper_model_size, WhisperLoader(settings, is_shared=settings.is_served)
-    if settings.engine == "fake" or ("/" in size and not is_cached(size, settings)):
-        return ok("there is no model to measure")
-    needed, free = (amount // MEGABYTE for amount in (loader.estimate_bytes(size, "default"), loader.free_bytes()))
-    found = f"{size} takes about {needed} MB on {loader.device}; {free} MB are free"
-    if needed > free:
-        return warn(f"{found} (a service that runs may hold it already)", "Take a smaller model, or make room.")
-    return ok(found)
 
 
 def open_files(settings: Settings) -> Finding:

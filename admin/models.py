@@ -22,7 +22,11 @@ def add(groups: Commands) -> None:
     commands = add_group(groups, "models", about="models: fetched, copied to 8 bits, loaded")
     add_command(commands, "list", _list, about="every size, and where it is", example="models list")
     pulled = add_command(
-        commands, "pull", _pull, about="download into the cache of this machine", example="models pull small large-v3"
+        commands,
+        "pull",
+        _pull,
+        about="fetch into the cache of this machine, from MODEL_SOURCES",
+        example="models pull small large-v3",
     )
     quantised = add_command(
         commands,
@@ -61,13 +65,15 @@ def _row(one: dict[str, Any]) -> tuple[object, ...]:
 
 
 def _state(size: str, settings: Settings, loaded: list[dict[str, Any]] | None) -> dict[str, Any]:
-    from engines.catalog import canonical, is_cached, locate
+    from engines.catalog import canonical, find
+    from engines.hub_cache import revision_of
 
-    folder = locate(size, settings) if is_cached(size, settings) else None
+    folder = find(size, settings)
     return {
         "size": size,
         "is_default": size == canonical(settings.whisper_model_size),
         "cached": folder is not None,
+        "revision": folder and revision_of(folder),
         "size_mb": folder and round(_bytes_of(folder) / MB, 1),
         "int8_copy": folder and _copy_state(folder, settings),
         "loaded": loaded,
@@ -110,13 +116,11 @@ def _loaded(settings: Settings) -> dict[str, list[dict[str, Any]]]:
 
 
 def _pull(asked: argparse.Namespace) -> None:
-    from engines.catalog import download, is_cached
+    from engines.catalog import pull
 
     settings, done = get_settings(), []
     for size in asked.sizes:
-        is_new = not is_cached(size, settings)
-        if is_new:
-            download(size, settings)
+        is_new = pull(size, settings)
         done.append({"size": size, "downloaded": is_new})
         _tell(asked, f"{size} {'is downloaded' if is_new else 'is here already'}.")
     if asked.json:

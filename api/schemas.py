@@ -223,7 +223,11 @@ class ResultOut(BaseModel):
     word_count: int = Field(examples=[7])
     confidence: float | None = Field(description="Mean token probability; null where there was no speech.")
     model_used: str | None = Field(description="Smaller than asked for where memory ran out.", examples=["small"])
-    model_revision: str | None = Field(None, description="Of its weights.", examples=[None])
+    model_revision: str | None = Field(
+        None,
+        description="The model hub's commit of its weights; null for `demo` and for a folder of the operator's own.",
+        examples=["ebe41f70d5b6dfa9166e2c581c45c9c0cfc57b66"],
+    )
     warnings: list[WarningOut] = Field(default_factory=list, description="What the text may lack.")
     segments: list[SegmentOut]
 

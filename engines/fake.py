@@ -64,6 +64,7 @@ class FakeModel:
         self.size = size
         self.compute_type = compute_type
         self.memory_bytes = _MODEL_BYTES
+        self.revision: str | None = None
 
     def transcribe(
         self, windows: "Sequence[Audio]", options: DecodeOptions, speech: "Sequence[Speech | None]" = ()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from engines import memory
 from engines.encoder import Encoder
 from engines.foreign import foreign_errors
+from engines.hub_cache import revision_of
 from engines.wire import FRAMES
 from errors import EngineError
 
@@ -47,7 +48,12 @@ class RawWhisper:
     def facts(self) -> dict[str, Any]:
         """What a child needs to know to prepare rows: the folder with the tokenizer, and the shape of a spectrogram."""
         model = self._loaded
-        return {"folder": str(self._folder), "is_multilingual": model.is_multilingual, "n_mels": model.n_mels}
+        return {
+            "folder": str(self._folder),
+            "revision": revision_of(self._folder),
+            "is_multilingual": model.is_multilingual,
+            "n_mels": model.n_mels,
+        }
 
     def run(self, operation: str, mels: "Sequence[Mel]", requests: Sequence[Request]) -> list[dict[str, Any]]:
         """A result a row. `requests` agree in everything that `batch_key` names."""

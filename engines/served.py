@@ -112,6 +112,7 @@ class WindowedModel:
         self._links = links
         facts = links[0].ask("load", size=size, compute_type=compute_type)
         self.memory_bytes: int = facts["memory_bytes"]
+        self.revision: str | None = facts["revision"]
         self._step = step
         self._here = local()  # the link, the slot, the length and the passes of the window that a thread works on
         self._remote = _RemoteWhisper(self, facts, caller)

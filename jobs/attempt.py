@@ -171,6 +171,7 @@ class _Attempt:
                 emit("audio.repaired", reason=str(reason), position_s=self._position_s)
                 self._repair = True
                 self._read()
+        self._write(audio=self._audio | self._report.as_json())
         return claims.finish(self._fence, self._result(), patience_s=self._work.settings.lease_seconds)
 
     def _open(self, start_s: float) -> AbstractContextManager[DecodedAudio]:
@@ -279,6 +280,7 @@ class _Attempt:
             confidence=_confidence(rows),
             warnings=self._report.warnings(has_text=bool(text)),
             processing_s=round(monotonic() - self._started, 3),
+            model_revision=self._recogniser.revision,
         )
 
 

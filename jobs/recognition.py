@@ -62,6 +62,7 @@ class Recogniser:
         self._seconds: dict[str, float] = {}  # spoken in each language
         self._before = ""
         self._script: str | None = None
+        self.revision: str | None = None  # of the model that was last used
         for segment in said:
             self._remember(segment)
 
@@ -124,6 +125,7 @@ class Recogniser:
 
     def _read(self, pieces: Sequence[Piece], options: DecodeOptions) -> list[tuple[Segment, ...]]:
         def read(model: Model, some: Sequence[Piece]) -> list[tuple[Segment, ...]]:
+            self.revision = model.revision
             return model.transcribe([piece.audio for piece in some], options, [piece.speech or None for piece in some])
 
         return list(self._fallback.map(read, pieces))

@@ -26,6 +26,7 @@ import database as database_module
 from stack.home import Home
 from stack.postgres import Postgres
 from stack.redis import Redis
+from tests.real_models import fetched_or_skipped
 
 if TYPE_CHECKING:  # the API is imported by the tests that ask for it, not by all
     from fastapi.testclient import TestClient
@@ -157,6 +158,12 @@ def redis_url(redis_server: Redis) -> str:
     with closing(redis.Redis.from_url(redis_server.url)) as client:
         client.flushall()
     return redis_server.url
+
+
+@pytest.fixture(scope="session")
+def real_models() -> Path:
+    """A MODEL_CACHE_DIR with OpenAI's `base` and `tiny.en`; tests/real_models.py tells the folder of each."""
+    return fetched_or_skipped()
 
 
 @pytest.fixture

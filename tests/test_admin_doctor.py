@@ -10,17 +10,20 @@ import pytest
 import redis
 from sqlalchemy import text
 
-from admin import doctor, machine, servers
+import errors
+from admin import doctor, machine, servers, weights
 from admin.__main__ import main
 from admin.doctor import CHECKS, look
-from admin.finding import Finding
+from admin.finding import Finding, ok
 from config import Settings
 from database import transaction
+from engines.published import PUBLISHED
 from jobs.presence import Identity, sign_in
 from jobs.routing import QUEUES
 from storage import open_storage
 from tests.admin_play import logs_put_back
 from tests.api_client import files_below
+from tests.weights_play import Toy, index_of
 
 OF_THIS_MACHINE = {"open files", "shared memory", "device", "memory", "disk"}  # whatever machine the tests run on
 PASSWORD = "correct-horse-battery"
@@ -38,6 +41,18 @@ def healthy(settings: Settings, configure: Callable[..., Settings]) -> Settings:
     sign_in(Identity("relay", "host", 1, 1))
     sign_in(Identity("worker", "host", 2, 3, QUEUES))
     return configure(whisper_model_size="demo")
+
+
+@pytest.fixture
+def no_sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither model hub nor package index."""
+    monkeypatch.setattr("engines.hub.ask", lost)
+    for name, value in {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""}.items():
+        monkeypatch.setenv(name, value)
+
+
+def lost(*_: object) -> None:
+    raise errors.DownloadFailed("The model hub cannot be reached.")
 
 
 def found() -> dict[str, Finding]:
@@ -64,13 +79,17 @@ def test_a_healthy_stack_is_fine_in_every_part(healthy: Settings, capsys: pytest
 
 
 def test_every_check_says_what_it_found_and_what_is_not_fine_says_what_to_do(
-    settings: Settings, capsys: pytest.CaptureFixture[str]
+    settings: Settings, capsys: pytest.CaptureFixture[str], no_sources: None
 ) -> None:
-    """Nothing runs here but the servers."""
+    """Nothing runs here but the servers, and nobody is reached."""
     assert main(["doctor", "--json"]) == 1
     told = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
-    assert {name for name, one in told.items() if one["state"] == "FAIL"} - OF_THIS_MACHINE == {"relay", "workers"}
-    assert told["model"]["state"] == "WARN"  # the usual one is not on this machine
+    assert {name for name, one in told.items() if one["state"] == "FAIL"} - OF_THIS_MACHINE == {
+        "model",
+        "relay",
+        "workers",
+    }
+    assert told["model"]["found"].startswith("base is not on this machine")
     assert all(one["found"] for one in told.values())
     assert all(one["advice"] for one in told.values() if one["state"] != "OK")
 
@@ -158,14 +177,51 @@ def test_queues_that_nobody_draws_from_are_named(settings: Settings) -> None:
     assert (without_retry.state, "transcription.retry" in without_retry.found) == ("WARN", True)
 
 
-def test_a_model_that_is_not_here_is_named(healthy: Settings, configure: Callable[..., Settings]) -> None:
+def test_a_model_that_is_not_here_is_named(
+    healthy: Settings, configure: Callable[..., Settings], no_sources: None
+) -> None:
     configure(whisper_model_size="small")
-    assert states()["model"] == "WARN"
+    lost = found()["model"]
+    assert (lost.state, "none of MODEL_SOURCES=hub,index gives it" in lost.found) == ("FAIL", True)
     configure(model_download=False)
     assert found()["model"].advice == "Fetch it: `python -m admin models pull small`."
     assert states()["model"] == "FAIL"
     configure(whisper_model_size="/no/such/folder")
     assert states()["model"] == "FAIL"
+
+
+def test_who_would_give_a_model_that_is_not_here_is_named(
+    healthy: Settings,
+    configure: Callable[..., Settings],
+    no_sources: None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    toy = Toy(tmp_path / "wheels").make()
+    monkeypatch.setitem(PUBLISHED, "base", toy.published())
+    with index_of(toy) as index:
+        monkeypatch.delenv("PIP_NO_INDEX")
+        monkeypatch.setenv("PIP_INDEX_URL", f"{index.url}/simple/")
+        one = weights.model(configure(whisper_model_size="base"))
+        assert not [path for path in index.asked if path.endswith(".whl")], "it was fetched"
+    assert (one.state, one.found) == (
+        "WARN",
+        "base is not on this machine: the first job waits until the package index has given it",
+    )
+
+
+def test_a_model_whose_file_is_not_the_published_one_is_named(
+    healthy: Settings, configure: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    toy = Toy(tmp_path / "wheels").make()
+    monkeypatch.setitem(PUBLISHED, "base", toy.published())
+    snapshot = toy.put_into(tmp_path / "models")
+    here = configure(whisper_model_size="base", model_cache_dir=tmp_path / "models")
+    assert weights.model(here) == ok("base is on this machine")
+    (snapshot / "vocabulary.txt").write_text("c")
+    changed = weights.model(here)
+    assert (changed.state, "its vocabulary.txt has another SHA-256" in changed.found) == ("FAIL", True)
+    assert "models pull base" in changed.advice
 
 
 def test_a_gpu_that_is_not_there_is_named(

