@@ -1,7 +1,7 @@
 """Every table, with its CHECK constraints. Rows hold state; how a state may change is the business of `jobs/`."""
 
 import uuid
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
 from sqlalchemy import (
@@ -15,6 +15,7 @@ from sqlalchemy import (
     MetaData,
     Text,
     func,
+    literal_column,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -28,6 +29,24 @@ NAMING_CONVENTION = {
     "pk": "pk_%(table_name)s",
 }
 Json = dict[str, Any]
+NOW = func.statement_timestamp()  # one moment for all that a statement writes
+# UUIDv7 (RFC 9562, 5.7): milliseconds, the version, the microseconds within, 62 bits by chance. So the place of a row
+# in a list, which goes by created_at and id, outlives the row: who has its id can go on from there.
+NEW_ID: Any = literal_column("""encode((
+    SELECT int8send(us / 1000 * 65536 + 7 * 4096 + us % 1000) || substring(uuid_send(gen_random_uuid()) FROM 9)
+    FROM (SELECT CAST(extract(epoch FROM statement_timestamp()) * 1000000 AS bigint) AS us) AS now
+), 'hex')::uuid""")
+
+
+def made_at(row_id: uuid.UUID) -> datetime | None:
+    """The created_at of a row with such an id; None for one that is not of ours, or of before version 0.2."""
+    ms, us = row_id.int >> 80, row_id.int >> 64 & 0xFFF
+    if row_id.version != 7 or us > 999:
+        return None
+    try:
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=ms, microseconds=us)
+    except OverflowError:
+        return None
 
 
 class Base(DeclarativeBase):
@@ -50,12 +69,12 @@ class Batch(Base):
 class Job(Base):
     __tablename__ = "transcription_jobs"
 
-    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=NEW_ID)
     owner: Mapped[str] = mapped_column(server_default="")  # access.Caller.owner; empty: whoever needs no key
     batch_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("batches.id"))
     request_id: Mapped[str | None]
     traceparent: Mapped[str | None]  # W3C Trace Context of the request, where traces are on
-    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())  # differs within a batch
+    created_at: Mapped[datetime] = mapped_column(default=NOW, server_default=func.clock_timestamp())
 
     # What was asked; never changed after the insert, so that a replay asks the same
     filename: Mapped[str]
@@ -206,7 +225,7 @@ class ErrorLog(Base):
 
     __tablename__ = "error_logs"
 
-    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=NEW_ID)
     job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("transcription_jobs.id", ondelete="CASCADE"))
     attempt: Mapped[int]
     error_type: Mapped[str]  # a code of errors.py, or lost, hung
@@ -216,7 +235,7 @@ class ErrorLog(Base):
     losses: Mapped[int]
     infra_losses: Mapped[int]
     worker: Mapped[str | None]
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    created_at: Mapped[datetime] = mapped_column(default=NOW, server_default=func.now())
     notified_at: Mapped[datetime | None]  # the follow-up on transcription.dlq is done
     resolved_at: Mapped[datetime | None]
     resolution: Mapped[str | None]
@@ -309,7 +328,7 @@ class WebhookDelivery(Base):
 
     __tablename__ = "webhook_deliveries"
 
-    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=NEW_ID)
     owner: Mapped[str]
     job_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("transcription_jobs.id", ondelete="CASCADE"))
     batch_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("batches.id", ondelete="CASCADE"))
@@ -322,7 +341,7 @@ class WebhookDelivery(Base):
     published_at: Mapped[datetime | None]  # when its doorbell was last rung
     response_status: Mapped[int | None]  # of the last try
     error: Mapped[str | None]
-    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    created_at: Mapped[datetime] = mapped_column(default=NOW, server_default=func.clock_timestamp())
     finished_at: Mapped[datetime | None]
 
     __table_args__ = (

@@ -21,13 +21,13 @@ async def receive_fields(request: Request) -> dict[str, Any]:
     body = await _body(request)
     try:
         if media_type(request) == FORM:
-            return dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=1000))
+            return dict(parse_qsl(body.decode(), max_num_fields=1000))  # without those that were left empty
         fields = json.loads(body)
     except (ValueError, RecursionError):
         raise errors.InvalidOption(("body", "is not JSON, nor a form, in UTF-8")) from None
     if not isinstance(fields, dict):
         raise errors.InvalidOption(("body", 'expected a JSON object, such as {"url": "https://example.com/a.mp3"}'))
-    return fields
+    return {name: value for name, value in fields.items() if value not in ("", None)}
 
 
 async def _body(request: Request) -> bytes:

@@ -4,10 +4,14 @@ Nothing is buffered whole, nothing is decoded. What was stored is deleted again 
 """
 
 import hashlib
+import re
+import struct
+import unicodedata
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
@@ -26,6 +30,12 @@ FIELD_BYTES = 64  # that each field counts at least: what it takes in memory, an
 MAX_NAME = 255  # characters of a file name that are kept
 PART_HEAD_BYTES = 4096  # boundary and headers of one file
 LONGEST_BOUNDARY = 256  # bytes, the parser's own limit; RFC 2046 allows 70
+_QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_EXTENDED_NAME = re.compile(rb";\s*filename\*\s*=\s*(utf-8|iso-8859-1)'[^']*'([^;\s]+)", re.IGNORECASE)
+# Sound without a header gets one of 16 kHz, mono, s16, whose sizes say: to the end of the file (as ffmpeg's on a pipe).
+WAV_HEADER = struct.pack(
+    "<4sI8sIHHIIHH4sI", b"RIFF", 2**32 - 1, b"WAVEfmt ", 16, 1, 1, 16_000, 32_000, 2, 16, b"data", 2**32 - 1
+)
 LENGTH_DIGITS = 18  # a longer Content-Length is no number that a body has; Python refuses to read 4300 digits
 
 
@@ -59,6 +69,7 @@ class Limits:
     max_file_bytes: int
     refuse_at_once: bool  # a bad file refuses the whole request, instead of being noted
     repeated: frozenset[str] = frozenset()  # fields of these names make lists; of others the last one counts
+    is_pcm: bool = False  # files are sound without a header, 16 kHz, mono, s16: they are kept with one
 
     @property
     def max_body_bytes(self) -> int:
@@ -192,19 +203,20 @@ class _Body:
     def _headers_finished(self) -> None:
         _, options = parse_options_header(self._disposition)
         name = options.get(b"name", b"").decode("utf-8", "replace")
-        if b"filename" not in options:
+        filename = _filename(self._disposition, options)
+        if name == self._limits.file_field:
+            self._part = self._open_file(filename or "")  # some clients give the file no name
+        elif filename is None:
             self._count_field(name, len(name) + FIELD_BYTES)
             self._part = _FieldPart(name)
-        elif name == self._limits.file_field:
-            self._part = self._open_file(options[b"filename"])
         else:
             problem = f"unexpected file; recordings are sent in parts named '{self._limits.file_field}'"
             raise errors.InvalidOption((name or "body", problem))
 
-    def _open_file(self, filename: bytes) -> "_FilePart":
+    def _open_file(self, filename: str) -> "_FilePart":
         if len(self.form.files) >= self._limits.max_files:
             raise errors.InvalidOption((self._limits.file_field, f"at most {self._limits.max_files} are accepted"))
-        return _FilePart(clean_name(filename.decode("utf-8", "replace")), self._storage, self._limits)
+        return _FilePart(filename, self._storage, self._limits)
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         assert self._part is not None
@@ -220,11 +232,13 @@ class _Body:
     def _end(self) -> None:
         if isinstance(self._part, _FieldPart):
             self._keep(self._part.name, self._part.value.decode("utf-8", "replace"))
-        elif self._part is not None:
-            self.form.files.append(self._part.close())
+        elif self._part is not None and (file := self._part.close()) is not None:
+            self.form.files.append(file)
         self._part = None
 
     def _keep(self, name: str, value: str) -> None:
+        if not value:  # left empty is left out: a form of a page sends all its fields
+            return
         if name in self._limits.repeated:
             self.form.fields.setdefault(name, []).append(value)
         else:
@@ -247,13 +261,14 @@ class _FilePart:
     """One file on its way to storage. A refused file is read to its end, for the sake of the parts behind it."""
 
     def __init__(self, filename: str, storage: Storage, limits: Limits) -> None:
-        self._filename = filename
+        self._is_nameless = not filename
+        self._filename = clean_name(filename)
         self._limits = limits
         self._key = new_key()
         self._exit = ExitStack()
         self._writer = self._exit.enter_context(storage.create(self._key))
         self._hash = hashlib.sha256()
-        self._head = b""
+        self._head: bytes | None = b""  # None: it was looked at
         self._size = 0
         self._problem: errors.Refused | None = None
 
@@ -263,18 +278,20 @@ class _FilePart:
         self._size += len(data)
         if self._size > self._limits.max_file_bytes:
             self._refuse(_too_large(self._limits))
-            return
-        if len(self._head) < HEAD_BYTES:
-            self._head += data[: HEAD_BYTES - len(self._head)]
-            if len(self._head) == HEAD_BYTES:
-                self._sniff()
-        if self._problem is None:
-            self._hash.update(data)
-            self._writer.write(data)
+        elif self._head is None:
+            self._store(data)
+        else:
+            self._head += data
+            if len(self._head) >= HEAD_BYTES:
+                self._look(self._head)
 
-    def close(self) -> Upload | BadFile:
-        if self._problem is None and len(self._head) < HEAD_BYTES:
-            self._sniff()
+    def close(self) -> Upload | BadFile | None:
+        """None: a field for a file that was left empty."""
+        if self._is_nameless and not self._size:
+            self._exit.close()
+            return None
+        if self._problem is None and self._head is not None:
+            self._look(self._head)
         if self._problem is not None:
             return BadFile(self._filename, self._problem.code, str(self._problem))
         self._writer.commit()
@@ -284,16 +301,30 @@ class _FilePart:
     def abandon(self) -> None:
         self._exit.close()
 
-    def _sniff(self) -> None:
-        if not self._size:
+    def _look(self, head: bytes) -> None:
+        """Before the first byte is stored."""
+        self._head = None
+        is_wav = head.startswith(b"RIFF") and head[8:12] == b"WAVE"  # some call any file headerless
+        if not head:
             self._refuse(errors.InvalidOption((self._limits.file_field, "the file is empty")))
-        elif not is_media(self._filename, self._head):
+        elif self._limits.is_pcm and not is_wav:
+            self._size += len(WAV_HEADER)
+            self._store(WAV_HEADER)
+            self._store(head)
+        elif is_media(self._filename, head[:HEAD_BYTES]):
+            self._store(head)
+        else:
+            forgotten = " With curl, an @ stands before the file's name." if self._is_nameless else ""
             self._refuse(
                 errors.UnsupportedMedia(
                     f"{self._filename}: neither the file name nor the content is audio or video that can be decoded. "
-                    "Send wav, mp3, m4a, ogg, flac, webm, mp4 or another common format."
+                    f"Send wav, mp3, m4a, ogg, flac, webm, mp4 or another common format.{forgotten}"
                 )
             )
+
+    def _store(self, data: bytes) -> None:
+        self._hash.update(data)
+        self._writer.write(data)
 
     def _refuse(self, problem: errors.Refused) -> None:
         self._problem = problem
@@ -302,8 +333,16 @@ class _FilePart:
             raise problem
 
 
+def _filename(disposition: bytes, options: dict[bytes, bytes]) -> str | None:
+    """RFC 6266, 4.3: `filename*` (RFC 8187) before `filename`; None where there is neither."""
+    if found := _EXTENDED_NAME.search(_QUOTED.sub(b'""', disposition)):
+        return unquote_to_bytes(found[2]).decode(found[1].decode(), "replace")
+    filename = options.get(b"filename")
+    return None if filename is None else filename.decode("utf-8", "replace")
+
+
 def clean_name(filename: str) -> str:
-    """The caller's file name, for people: the last part of a path, printable, of bounded length."""
-    last = filename.replace("\\", "/").rpartition("/")[2]
+    """The caller's file name, for people: the last part of a path, printable, NFC, of bounded length."""
+    last = unicodedata.normalize("NFC", filename).replace("\\", "/").rpartition("/")[2]
     printable = "".join(character for character in last if character.isprintable()).strip()
     return printable[-MAX_NAME:] or "unnamed"

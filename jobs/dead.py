@@ -1,6 +1,7 @@
 """Dead letters: list, replay, resolve. A replay asks for exactly what the job asked for the first time."""
 
 import uuid
+from datetime import datetime
 
 from sqlalchemy import func, select, tuple_, update
 from sqlalchemy.orm import Session
@@ -8,7 +9,7 @@ from sqlalchemy.orm import Session
 import errors
 from jobs.read import Page, page_of
 from jobs.states import Status, move
-from models import ErrorLog, Job
+from models import ErrorLog, Job, made_at
 
 
 def list_errors(
@@ -20,9 +21,14 @@ def list_errors(
     if error_type is not None:
         query = query.where(ErrorLog.error_type == error_type.replace("\0", "?"))  # no text of ours holds a NUL
     if after is not None:
-        last = get_error(session, after)
-        query = query.where(tuple_(ErrorLog.created_at, ErrorLog.id) < (last.created_at, last.id))
+        query = query.where(tuple_(ErrorLog.created_at, ErrorLog.id) < (_moment(session, after), after))
     return page_of(session.scalars(query.limit(limit + 1)).all(), limit)
+
+
+def _moment(session: Session, error_id: uuid.UUID) -> datetime:
+    """When this letter was written, also of one that is gone with its job. Raises NotFound where nothing tells."""
+    is_gone = session.get(ErrorLog, error_id) is None
+    return (made_at(error_id) if is_gone else None) or get_error(session, error_id).created_at
 
 
 def get_error(session: Session, error_id: uuid.UUID) -> ErrorLog:

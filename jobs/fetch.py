@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from time import monotonic
+from unicodedata import normalize
 
 from config import Settings
 from jobs.progress import deadline_after_progress
@@ -35,7 +36,7 @@ def fetch(
             check=check,
         )
         writer.commit()
-    size, name = fetched.size_bytes, fetched.filename or job.filename
+    size, name = fetched.size_bytes, normalize("NFC", fetched.filename or job.filename)
     write(filename=name, size_bytes=size, sha256=fetched.sha256, download={"received_bytes": size, "total_bytes": size})
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
+from unicodedata import normalize
 
 from sqlalchemy import ColumnElement, Select, and_, false, func, or_, select, text, tuple_
 from sqlalchemy.orm import Session, aliased
@@ -15,7 +16,7 @@ from jobs.routing import WEBHOOKS
 from jobs.states import Status
 from jobs.turns import POSITION_CAP, jobs_ahead
 from languages import MULTI
-from models import Batch, ErrorLog, Job, JobEvent, Process, Result, SegmentRow
+from models import Batch, ErrorLog, Job, JobEvent, Process, Result, SegmentRow, made_at
 
 RECENT = 20  # finished jobs from which waiting times are estimated
 COUNTED = 20_000  # waiting jobs are counted so far and estimated beyond: with 10 million a count takes seconds
@@ -67,9 +68,14 @@ def language_of(job: Job) -> str | None:
 def list_jobs(session: Session, wanted: JobFilter, *, limit: int, after: uuid.UUID | None) -> Page[Job]:
     query = _filtered(select(Job), wanted).order_by(Job.created_at.desc(), Job.id.desc())
     if after is not None:
-        last = get_job(session, after, wanted.owner)
-        query = query.where(tuple_(Job.created_at, Job.id) < (last.created_at, last.id))
+        query = query.where(tuple_(Job.created_at, Job.id) < (_moment(session, after, wanted.owner), after))
     return page_of(session.scalars(query.limit(limit + 1)).all(), limit)
+
+
+def _moment(session: Session, job_id: uuid.UUID, owner: str | None) -> datetime:
+    """When this job came, also of one that was purged meanwhile. Raises NotFound where nothing tells."""
+    is_gone = session.get(Job, job_id) is None
+    return (made_at(job_id) if is_gone else None) or get_job(session, job_id, owner).created_at
 
 
 def _filtered(query: Select[Job], wanted: JobFilter) -> Select[Job]:
@@ -85,7 +91,7 @@ def _filtered(query: Select[Job], wanted: JobFilter) -> Select[Job]:
         if value is not None:
             query = query.where(column == value)
     if wanted.q:
-        query = query.where(Job.filename.icontains(wanted.q, autoescape=True))
+        query = query.where(Job.filename.icontains(normalize("NFC", wanted.q), autoescape=True))
     if wanted.created_after is not None:
         query = query.where(Job.created_at > wanted.created_after)
     if wanted.created_before is not None:

@@ -83,3 +83,80 @@ def test_metadata_nested_too_deep_is_refused(app: ASGIApp, data_dir: Path, depth
     metadata = b'{"a":' * depth + b"1" + b"}" * depth
     answer = request(app, "POST", "/transcribe/", [FORM], [field(b"metadata", metadata) + FILE + END])
     assert "metadata" in refused(answer, 422, data_dir)
+
+
+# Names, and parts without one
+
+
+def part(disposition: str, content: bytes = WAV) -> bytes:
+    return f"--b\r\nContent-Disposition: form-data; {disposition}\r\n\r\n".encode() + content + b"\r\n"
+
+
+def names() -> list[str]:
+    return [name for (name,) in rows("SELECT filename FROM transcription_jobs ORDER BY created_at")]
+
+
+@pytest.mark.parametrize(
+    ("disposition", "name"),
+    [
+        ("name=file; filename=\"plain.wav\"; filename*=UTF-8''na%C3%AFve%20%E2%82%AC.wav", "naïve €.wav"),
+        ("name=file; filename*=utf-8'en'na%C3%AFve.wav; filename=plain.wav", "naïve.wav"),
+        ("name=file; filename*=UTF-8''only.wav", "only.wav"),
+        ("name=file; filename*=iso-8859-1''na%EFve.wav", "naïve.wav"),
+        ("name=file; filename*=UTF-8''..%2F..%2Fetc%2Fpasswd.wav", "passwd.wav"),
+        ("name=file; filename=plain.wav; filename*=koi8-r''%CE.wav", "plain.wav"),  # not a charset of RFC 8187
+        ("name=file; filename=plain.wav; filename*=broken", "plain.wav"),
+        ("name=file; filename=\"a; filename*=UTF-8''b.wav\"", "a; filename*=UTF-8''b.wav"),
+        ('name=file; filename="nai\u0308ve.wav"', "na\u00efve.wav"),  # as macOS writes it
+        ("name=file", "unnamed"),
+    ],
+)
+def test_a_recording_is_called_as_its_headers_say(app: ASGIApp, disposition: str, name: str) -> None:
+    assert request(app, "POST", "/transcribe/", [FORM], [part(disposition) + END]).status == 202
+    assert names() == [name]
+
+
+def test_a_batch_takes_files_without_names(app: ASGIApp) -> None:
+    body = part("name=files") + part('name=files; filename="b.wav"') + part("name=files")
+    assert request(app, "POST", "/transcribe/batch", [FORM], [body + END]).status == 202
+    assert names() == ["unnamed", "b.wav", "unnamed"]
+
+
+def test_a_forgotten_at_sign_is_named(app: ASGIApp, data_dir: Path) -> None:
+    """`curl -F file=meeting.mp3` sends the name as the content."""
+    answer = request(app, "POST", "/transcribe/", [FORM], [part("name=file", b"meeting.mp3") + END])
+    assert "@" in refused(answer, 415, data_dir)
+
+
+@pytest.mark.parametrize("disposition", ["name=file", 'name=file; filename=""'])
+def test_a_field_for_a_file_that_was_left_empty_is_absent(app: ASGIApp, data_dir: Path, disposition: str) -> None:
+    """As a page sends it where an address was typed instead."""
+    empty = part(disposition, b"")
+    assert "missing" in refused(request(app, "POST", "/transcribe/", [FORM], [empty + END]), 422, data_dir)
+    assert request(app, "POST", "/transcribe/", [FORM], [empty + FILE + END]).status == 202
+    assert names() == ["a.wav"]
+
+
+EMPTY = "model_size language languages task priority word_timestamps initial_prompt hotwords vad_filter vad_threshold \
+audio_track channels temperature beam_size metadata webhook_url delete_after_seconds url".split()
+
+
+@pytest.mark.parametrize("path", ["/transcribe/", "/transcribe/batch"])
+def test_fields_left_empty_are_absent(app: ASGIApp, path: str) -> None:
+    file = FILE if path.endswith("/") else FILE.replace(b'"file"', b'"files"')
+    body = b"".join(field(name.encode()) for name in EMPTY) + file + END
+    assert request(app, "POST", path, [FORM], [body]).status == 202
+    ((task, priority, meta),) = rows("SELECT task, priority, metadata FROM transcription_jobs")
+    assert (task, priority, meta) == ("transcribe", "normal", {})
+
+
+@pytest.mark.parametrize(
+    ("media_type", "body"),
+    [
+        (b"application/x-www-form-urlencoded", "url=https://1.1.1.1/a.wav&task=&beam_size=&metadata=&priority="),
+        (b"application/json", '{"url": "https://1.1.1.1/a.wav", "task": "", "beam_size": null, "metadata": ""}'),
+    ],
+)
+def test_fields_left_empty_are_absent_where_an_address_is_sent(app: ASGIApp, media_type: bytes, body: str) -> None:
+    answer = request(app, "POST", "/transcribe/", [(b"content-type", media_type)], [body.encode()])
+    assert answer.status == 202, answer.body

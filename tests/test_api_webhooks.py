@@ -13,6 +13,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from access import keys
 from config import Settings
 from database import transaction
+from jobs import cancel
 from models import DisabledReceiver
 from tests.far_server import Exchange, far_server
 from tests.webhook_play import NOWHERE, answers, deliver, deliveries, delivery, ended, new_batch, rung
@@ -118,6 +119,9 @@ def test_deliveries_are_listed_newest_first_by_pages_and_filters(client: TestCli
     assert len(page(state="pending")["data"]) == 4
     assert client.get("/webhooks/deliveries?state=lost").status_code == 422
     assert "whsec_" not in str(first)
+    with transaction() as session:
+        cancel.purge(session, uuid.UUID(first["data"][3]["job_id"]))
+    assert page(after=first["last_id"]) == second, "the page before ended with what was purged meanwhile"
 
 
 def test_what_is_pending_cannot_be_replayed_and_what_is_unknown_is_not_found(

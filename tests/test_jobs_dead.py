@@ -10,7 +10,7 @@ import pytest
 import errors
 from config import Settings
 from database import transaction
-from jobs import dead
+from jobs import cancel, dead
 from jobs.states import Status
 from jobs.submit import decode_options
 from models import ErrorLog, Job
@@ -175,6 +175,15 @@ def listed(*, resolved: bool | None = None, error_type: str | None = None) -> li
         found += [letter.id for letter in page.rows]
         if not page.has_more:
             return found
+
+
+def test_letters_that_are_purged_while_they_are_read_leave_no_gap(database: Settings) -> None:
+    letters = [dead_letter_of(database, NO_SOUND) for _ in range(4)]
+    with transaction() as session:
+        cancel.purge(session, letters[2].job_id)
+    with transaction() as session:
+        page = dead.list_errors(session, resolved=None, error_type=None, limit=2, after=letters[2].id)
+    assert [letter.id for letter in page.rows] == [letters[1].id, letters[0].id]
 
 
 def test_the_operator_is_told_of_a_letter_once(database: Settings) -> None:

@@ -3,7 +3,8 @@
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
+from unicodedata import normalize
 
 import pytest
 from sqlalchemy import select, text
@@ -16,7 +17,7 @@ from jobs.cancel import cancel, purge
 from jobs.read import JobFilter
 from jobs.states import Status
 from jobs.sweep import Doorbell
-from models import Job, Process, SegmentRow
+from models import Job, Process, SegmentRow, made_at
 from tests.checker import (
     check_invariants,
     dead_letter_of,
@@ -99,12 +100,44 @@ def test_jobs_of_the_same_moment_are_each_on_one_page(database: Settings) -> Non
     assert sorted(job.id for part in (first, second, third) for job in part.rows) == sorted(job_ids)
 
 
-def test_the_page_after_a_job_that_is_gone_is_not_found(database: Settings) -> None:
-    job = job_in(Status.CANCELLED, database)
-    with transaction() as session:
-        purge(session, job.id)
+def test_a_list_that_is_purged_while_it_is_read_loses_nothing(database: Settings) -> None:
+    """Each page is purged before the next is asked for, its last job too."""
+    job_ids = [job_in(Status.CANCELLED, database).id for _ in range(8)]
+    found: list[uuid.UUID] = []
+    while part := page(found[-1] if found else None).rows:
+        found += [job.id for job in part]
+        for job in part:
+            with transaction() as session:
+                purge(session, job.id)
+    assert found == job_ids[::-1]
+
+
+def test_an_id_tells_when_its_job_came(database: Settings) -> None:
+    """To the microsecond, as the database has it: the two come from one statement."""
+    for job_id in [new_job() for _ in range(50)]:
+        with transaction() as session:
+            assert made_at(job_id) == read.get_job(session, job_id).created_at
+            assert job_id.version == 7
+            assert job_id.variant == uuid.RFC_4122
+
+
+@pytest.mark.parametrize(
+    "stranger", [uuid.uuid4(), uuid.UUID(int=2**128 - 1), uuid.UUID("ffffffff-ffff-7000-8000-000000000000")]
+)
+def test_the_page_after_an_id_that_tells_nothing_is_not_found(database: Settings, stranger: uuid.UUID) -> None:
     with pytest.raises(errors.NotFound):
-        page(job.id)
+        page(stranger)
+
+
+def test_the_page_after_a_job_of_somebody_else_is_not_found(database: Settings) -> None:
+    with pytest.raises(errors.NotFound):
+        page(new_job(), owner="somebody else")
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_name_is_found_however_its_accents_are_written(database: Settings, form: Literal["NFC", "NFD"]) -> None:
+    job_id = new_job(filename="Gespräch.wav")
+    assert listed(q=normalize(form, "gespräch")) == [job_id]
 
 
 def test_an_empty_list_is_one_empty_page(database: Settings) -> None:

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import func, select, tuple_, update
 from sqlalchemy.orm import Session
 
 import errors
-from models import WebhookDelivery
+from models import WebhookDelivery, made_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ def message_id(delivery_id: UUID) -> str:
 def list_deliveries(
     session: Session, wanted: DeliveryFilter, *, limit: int, after: UUID | None
 ) -> Sequence[WebhookDelivery]:
-    """Newest first. Raises NotFound where there is no `after`."""
+    """Newest first. Raises NotFound where nothing tells when `after` was."""
     query = select(WebhookDelivery).order_by(WebhookDelivery.created_at.desc(), WebhookDelivery.id.desc())
     for column, value in (
         (WebhookDelivery.owner, wanted.owner),
@@ -38,10 +39,15 @@ def list_deliveries(
         if value is not None:
             query = query.where(column == value)
     if after is not None:
-        last = get_delivery(session, after, wanted.owner)
-        older = tuple_(WebhookDelivery.created_at, WebhookDelivery.id) < (last.created_at, last.id)
-        query = query.where(older)
+        moment = _moment(session, after, wanted.owner)
+        query = query.where(tuple_(WebhookDelivery.created_at, WebhookDelivery.id) < (moment, after))
     return session.scalars(query.limit(limit)).all()
+
+
+def _moment(session: Session, delivery_id: UUID, owner: str | None) -> datetime:
+    """When this delivery was recorded, also of one that is gone with its job."""
+    is_gone = session.get(WebhookDelivery, delivery_id) is None
+    return (made_at(delivery_id) if is_gone else None) or get_delivery(session, delivery_id, owner).created_at
 
 
 def get_delivery(session: Session, delivery_id: UUID, owner: str | None = None) -> WebhookDelivery:
