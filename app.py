@@ -17,6 +17,7 @@ import ui
 from access.gate import Gate, any_key_exists
 from access.limits import RateLimiter
 from api import (
+    asr,
     batches,
     corrections,
     document,
@@ -48,7 +49,7 @@ from telemetry.logs import configure_logs
 ROOT = Path(__file__).parent
 EXPOSED = (
     "X-Request-ID Location Retry-After RateLimit-Limit RateLimit-Remaining RateLimit-Reset Idempotent-Replayed "
-    "Content-Disposition"
+    "Content-Disposition ETag Preference-Applied Asr-Engine"
 ).split()
 CORS: dict[str, Any] = {"allow_methods": ["*"], "allow_headers": ["*"], "expose_headers": EXPOSED}
 DESCRIPTION = """Submit recordings, poll for transcripts. Nothing accepted is ever lost.
@@ -82,6 +83,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         batches,
         jobs,
         openai,
+        asr,
         webhooks,
         operate,
         engines,

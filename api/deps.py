@@ -1,5 +1,6 @@
 """What routes depend on: settings, storage, a session, and who is calling."""
 
+from base64 import b64decode
 from collections.abc import Iterator
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -35,7 +36,7 @@ def reading() -> Iterator[Session]:
 
 
 async def authenticated(request: HTTPConnection) -> Caller:
-    """Who calls, by `Authorization: Bearer KEY` or `X-API-Key: KEY`; counted against their rate limit."""
+    """Who calls, by `Authorization: Bearer KEY`, `X-API-Key: KEY` or HTTP Basic; counted against their rate limit."""
     gate: Gate = request.app.state.gate
     token = _token(request)
     caller = gate.recall(token)
@@ -63,8 +64,21 @@ def refuse_web_pages(request: HTTPConnection) -> None:
 
 
 def _token(request: HTTPConnection) -> str:
-    scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
-    return bearer.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
+    scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return credentials.strip()
+    if key := request.headers.get("x-api-key", ""):
+        return key
+    return _password(credentials) if scheme.lower() == "basic" else ""
+
+
+def _password(credentials: str) -> str:
+    """Of a tool that knows nothing but an address: http://any:tk_…@host, or http://tk_…@host."""
+    try:
+        user, _, password = b64decode(credentials).decode().partition(":")
+    except ValueError:
+        return ""
+    return password or user
 
 
 async def an_admin(caller: Annotated[Caller, Depends(authenticated)]) -> Caller:

@@ -1,24 +1,19 @@
-"""/v1: transcriptions, translations and models, for clients of OpenAI.
+"""/v1: transcriptions, translations and models, for clients of OpenAI. A request waits for its job (api/waiting.py)."""
 
-A request becomes a job of high priority and waits for it, without a thread or a database connection. The job is as
-durable as any other: a client that goes away does not cancel it, and finds it again (jobs/attach.py).
-"""
-
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 import errors
-from access import quota
 from api import openai_answers as answers
+from api import waiting
 from api.admission import admit
-from api.deps import AppSettings, AppStorage, CallerOf, authenticated
+from api.deps import authenticated
 from api.openai_schemas import (
     MODELS,
     REPEATED,
@@ -32,33 +27,15 @@ from api.openai_schemas import (
     read_options,
 )
 from api.problems import openai_documented, openai_problem, openai_status
-from api.submit import KeyHeader
 from api.uploads import Form, Limits, kept_unless_refused, receive
-from api.watch import Changes, Watchers
-from database import transaction
+from api.waiting import LEFT, Call, Following
+from api.watch import Changes
 from formats import FORMATS
-from jobs import attach, read
 from jobs.states import FINAL, Status
-from jobs.submit import JobRequest, Upload, submit
-from models import Job, Result, SegmentRow
-from telemetry.events import emit
+from models import Job
 
-HEARTBEAT_S = 15.0  # so often a stream says that it is alive, and a request looks whether its client still is
-NO_FILE = "missing; send the recording with its file name, as `curl -F file=@recording.mp3` does"
-LEFT = 499  # for the log alone: nobody reads it
-Following = AsyncGenerator[Changes | None, None]
+NO_FILE = "missing; send the recording as `curl -F file=@recording.mp3` does"
 router = APIRouter(prefix="/v1", tags=["openai"])
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A request, and what it takes to make a job of it."""
-
-    request: Request
-    settings: AppSettings
-    storage: AppStorage
-    caller: CallerOf
-    idempotency_key: KeyHeader = None
 
 
 def _multipart() -> dict[str, Any]:
@@ -123,8 +100,7 @@ async def _speak(call: Call, task: str) -> Response:
     limits = Limits("file", 1, call.settings.max_upload_bytes, refuse_at_once=True, repeated=REPEATED)
     form = await receive(call.request, call.storage, limits)
     options, job_id = await run_in_threadpool(_accept, call, form, task)
-    watchers: Watchers = call.request.app.state.watchers
-    changes = watchers.follow(job_id, call.caller.scope, heartbeat_s=HEARTBEAT_S)
+    changes = waiting.follow(call, job_id)
     return await (_streamed(call, changes) if options.stream else _whole(call, options, changes))
 
 
@@ -134,42 +110,18 @@ def _accept(call: Call, form: Form, task: str) -> tuple[SpeechOptions, UUID]:
             raise MissingParameter(("file", NO_FILE))
         options = read_options(form.fields)
         wanted = options.to_request(task, call.settings, call.caller.delete_after_s)
-        job, is_new = _attach_or_insert(call, form.uploads[0], wanted)
-    if is_new:
-        emit("job.accepted", job_id=str(job.id), bytes=job.size_bytes, priority=job.priority)
-    else:
-        form.discard(call.storage)
-        emit("job.attached", job_id=str(job.id))
-    return options, job.id
-
-
-def _attach_or_insert(call: Call, upload: Upload, wanted: JobRequest) -> tuple[Job, bool]:
-    """The job, and whether it is new."""
-    owner = call.caller.owner
-    same = attach.sameness(owner, upload.sha256, wanted, call.idempotency_key)
-    with transaction() as session:
-        if (job := attach.find(session, same)) is not None:
-            return job, False
-        quota.check(session, call.caller, jobs=1, size_bytes=upload.size_bytes)
-        request_id = call.request.scope["request_id"]
-        return submit(session, upload, wanted, owner=owner, request_id=request_id, attach_key=same.key), True
+        return options, waiting.accept(call, form, form.uploads[0], wanted)
 
 
 async def _whole(call: Call, options: SpeechOptions, changes: Following) -> Response:
     """The answer in one piece, when the job is final."""
-    job: Job | None = None
-    segments: list[SegmentRow] = []
-    async with aclosing(changes):
-        async for change in changes:
-            if await call.request.is_disconnected():
-                return Response(status_code=LEFT)
-            if change is not None:
-                job = change.job
-                segments += change.segments
-    if (ended := _final(job)).status != Status.COMPLETED:
-        return answers.failure_of(ended).as_response()
-    result = await run_in_threadpool(_take_result, ended.id)
-    return answers.answer(answers.Done(ended, result, segments), options)
+    ended = await waiting.ended(call, changes)
+    if ended is None:
+        return Response(status_code=LEFT)
+    if ended.job.status != Status.COMPLETED:
+        return answers.failure_of(ended.job).as_response()
+    result = await run_in_threadpool(waiting.take_result, ended.job.id)
+    return answers.answer(answers.Done(ended.job, result, ended.segments), options)
 
 
 async def _streamed(call: Call, changes: Following) -> Response:
@@ -186,7 +138,7 @@ async def _first_news(changes: Following) -> Changes | None:
     async for change in changes:
         if change is None or change.segments or change.job.status in FINAL:
             return change
-    raise _broken_off()
+    raise waiting.broken_off()
 
 
 async def _put_back(first: Changes | None, changes: Following) -> Following:
@@ -207,7 +159,7 @@ async def _events(call: Call, changes: Following) -> AsyncIterator[str]:
             for row in change.segments:
                 for event in answers.segment_events(row, text):
                     yield event
-        ended = _final(job)
+        ended = waiting.final(job)
         if not await call.request.is_disconnected():
             yield await _last_event(ended)
     except errors.ServiceError as error:
@@ -217,26 +169,5 @@ async def _events(call: Call, changes: Following) -> AsyncIterator[str]:
 async def _last_event(job: Job) -> str:
     if job.status != Status.COMPLETED:
         return answers.error_event(answers.failure_of(job).as_json())
-    result = await run_in_threadpool(_take_result, job.id)
+    result = await run_in_threadpool(waiting.take_result, job.id)
     return answers.done_event(answers.Done(job, result, ()))
-
-
-def _final(job: Job | None) -> Job:
-    if job is None or job.status not in FINAL:
-        raise _broken_off()
-    return job
-
-
-def _broken_off() -> errors.Unavailable:
-    """The process stops, or somebody has deleted the job."""
-    return errors.Unavailable("The service is about to restart. Send the same request again: it goes on with its job.")
-
-
-def _take_result(job_id: UUID) -> Result:
-    """For a client that is there to get it: the next request of this kind is a job of its own."""
-    with transaction() as session:
-        attach.mark_answered(session, job_id)
-        result = read.get_result(session, job_id)
-    if result is None:
-        raise _broken_off()
-    return result

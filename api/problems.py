@@ -107,21 +107,21 @@ def _service_error(request: Request, error: Exception) -> JSONResponse:
         emit("request.refused", code=error.code, reason=str(error))
     if isinstance(error, errors.Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
-    return _answer(request, error.status, error.code, str(error), fields=fields, headers=headers)
+    return answer(request, error.status, error.code, str(error), fields=fields, headers=headers)
 
 
 def _validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     fields = [(".".join(str(part) for part in item["loc"][1:]), str(item["msg"])) for item in error.errors()]
     detail = "; ".join(f"{field}: {message}" for field, message in fields)
-    return _answer(request, 422, "invalid_option", detail, fields=fields)
+    return answer(request, 422, "invalid_option", detail, fields=fields)
 
 
 def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
     detail = error.detail if error.detail != HTTPStatus(error.status_code).phrase else _hint(request, error.status_code)
-    return _answer(request, error.status_code, code, detail, headers=dict(error.headers or {}))
+    return answer(request, error.status_code, code, detail, headers=dict(error.headers or {}))
 
 
 def _hint(request: Request, status: int) -> str:
@@ -135,10 +135,10 @@ def _hint(request: Request, status: int) -> str:
 def _unexpected(request: Request, error: Exception) -> JSONResponse:
     structlog.get_logger("api").error("request.crashed", path=request.url.path, exc_info=error)
     detail = "The service failed in an unexpected way. The operator's log has the details under this request id."
-    return _answer(request, 500, "internal_error", detail)
+    return answer(request, 500, "internal_error", detail)
 
 
-def _answer(
+def answer(
     request: Request,
     status: int,
     code: str,
@@ -147,6 +147,7 @@ def _answer(
     fields: Sequence[tuple[str, str]] = (),
     headers: dict[str, str] | None = None,
 ) -> JSONResponse:
+    """A problem in the shape that the clients of this path know."""
     if request.url.path.startswith(OPENAI_PATHS):
         param = fields[0][0] if fields else None
         return JSONResponse(openai_problem(status, code, detail, param), openai_status(status), headers)

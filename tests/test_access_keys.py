@@ -87,6 +87,16 @@ def test_a_key_comes_in_either_header_and_in_any_spelling_of_bearer(client: Test
         assert status(client, header) == 200
 
 
+def test_a_tool_that_knows_only_an_address_has_its_key_in_it(client: TestClient, admin: dict[str, str]) -> None:
+    token = admin["Authorization"].removeprefix("Bearer ")
+    for user, password in (("any", token), (token, ""), ("", token)):
+        assert client.get("/jobs/", auth=(user, password)).status_code == 200
+    assert client.get("/jobs/", auth=("any", "wrong")).status_code == 401
+    assert client.get("/jobs/", auth=("of", "a proxy"), headers={"X-API-Key": token}).status_code == 200
+    for broken in ("Basic", "Basic %%%", "Basic /w==", "Basic YQ"):
+        assert status(client, {"Authorization": broken}) == 401
+
+
 @pytest.mark.usefixtures("at_once")
 def test_expired_and_revoked_keys_are_refused(client: TestClient, settings: Settings) -> None:
     soon = datetime.now(UTC) + timedelta(seconds=0.5)

@@ -11,7 +11,7 @@ from uuid import UUID
 import httpx
 import pytest
 
-import api.openai
+import api.waiting
 import errors
 from access import keys
 from app import create_app
@@ -338,7 +338,7 @@ def test_text_is_streamed_while_the_job_still_runs_and_adds_up(service: Service)
 
 
 def test_a_stream_says_that_it_lives_while_nothing_happens(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api.openai, "HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(api.waiting, "HEARTBEAT_S", 0.05)
     with streaming(service) as lines:
         assert next(lines).startswith(":")
         assert next(lines).startswith(":")

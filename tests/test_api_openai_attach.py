@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-import api.openai
+import api.waiting
 import errors
 from access import keys
 from config import Settings
@@ -71,7 +71,7 @@ def leave(service: Service) -> None:
 def test_a_client_that_comes_back_while_its_job_runs_is_attached_to_it(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api.openai, "HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(api.waiting, "HEARTBEAT_S", 0.05)
     leave(service)
     until(lambda: service.waiting() == 0, 10)
     again = service.begin()

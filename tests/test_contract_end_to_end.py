@@ -1,8 +1,10 @@
 """The contract as people use it, with keys on: curl, a client generated from our own document, a purge that is one."""
 
 import json
+import re
 import subprocess
 import sys
+import wave
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -97,6 +99,32 @@ def test_a_recording_is_submitted_by_curl_with_its_address(stack: Stack, key: st
     with far_server(lambda exchange: exchange.answer(200, SAMPLE.read_bytes())) as far:
         job = curl(stack, key, "-d", f"url={far.url('/english.wav')}", f"{stack.url}/transcribe/")
         assert finished(http, job["status_url"])["result"]["text"].startswith("one two three")
+
+
+def test_bazarr_gets_language_and_subtitles_with_nothing_but_an_address(stack: Stack, key: str) -> None:
+    """Its two requests in their order: sound without a header, the key in the address."""
+    with wave.open(str(SAMPLE)) as sample:
+        sound = {"audio_file": ("audio_file", sample.readframes(sample.getnframes()))}
+    endpoint = stack.url.replace("http://", f"http://any:{key}@")
+    told = httpx.post(f"{endpoint}/detect-language", params={"encode": "false"}, files=sound, timeout=60).json()
+    assert (told["language_code"], told["detected_language"]) == ("en", "english")
+    assert 0.5 < told["confidence"] <= 1
+    asked = {"task": "transcribe", "language": told["language_code"], "output": "srt", "encode": "false"}
+    answer = httpx.post(f"{endpoint}/asr", params=asked, files=sound, timeout=60)
+    assert (answer.status_code, answer.headers["asr-engine"]) == (200, "faster_whisper")
+    number, times, text = answer.text.splitlines()
+    assert (number, text[:13]) == ("1", "one two three")
+    assert re.fullmatch(r"00:00:0\d,\d{3} --> 00:00:0\d,\d{3}", times)
+
+
+def test_speakr_gets_segments(stack: Stack, key: str) -> None:
+    asked = {"encode": True, "task": "transcribe", "output": "json", "diarize": True, "enable_diarization": True}
+    files = {"audio_file": ("meeting.wav", SAMPLE.read_bytes(), "audio/wav")}
+    answer = httpx.post(f"{stack.url}/asr", params=asked, files=files, headers={"X-API-Key": key}, timeout=60)
+    heard = answer.raise_for_status().json()
+    assert heard["language"] == "en"
+    assert heard["text"].strip().startswith("one two three")
+    assert all(part["start"] < part["end"] and part["text"].strip() for part in heard["segments"])
 
 
 def test_nothing_of_a_purged_job_remains_anywhere(stack: Stack, key: str, http: httpx.Client) -> None:
