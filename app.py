@@ -39,6 +39,7 @@ from api import (
 )
 from api.admission import Admission
 from api.edge import Edge
+from api.head import Head
 from api.measured import Measured
 from api.watch import Watchers
 from config import VERSION, Settings, get_settings, split_list
@@ -68,6 +69,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.rate_limiter = RateLimiter(settings)
     app.state.watchers = Watchers(settings)
     app.state.schema_head = schema_head()
+    app.add_middleware(Head)
     if origins := split_list(settings.cors_origins):
         app.add_middleware(CORSMiddleware, allow_origins=origins, **CORS)
     app.add_middleware(Edge)

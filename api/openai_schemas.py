@@ -1,6 +1,8 @@
 """What OpenAI's audio API takes and gives, in the names of its clients, and the job that such a request stands for."""
 
+import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -110,10 +112,20 @@ def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
         if name in REFUSED:
             raise UnsupportedParameter((name, REFUSED[name]))
         if name in LISTS:
-            plain.setdefault(name, []).extend(filter(None, value if isinstance(value, list) else [value]))
+            for one in value if isinstance(value, list) else [value]:
+                plain.setdefault(name, []).extend(_listed(name, one))
         elif value != "":
             plain[name if name == "chunking_strategy" else sent] = value
     return plain
+
+
+def _listed(name: str, value: str) -> list[Any]:
+    """Some clients put the whole list into one field: as JSON, or with commas where a value has none."""
+    if value.lstrip().startswith("["):
+        with suppress(ValueError, RecursionError):
+            return list(json.loads(value))
+    values = value.split(",") if name == "timestamp_granularities" else [value]
+    return [one.strip() for one in values if one.strip()]
 
 
 def _problem(error: ErrorDetails) -> errors.InvalidOption:

@@ -56,11 +56,10 @@ def _summary(job: Job, settings: Settings) -> dict[str, Any]:
     }
 
 
-def job_out(session: Session, job: Job, settings: Settings) -> JobOut:
+def job_out(session: Session, job: Job, summary: JobSummary, position: int | None) -> JobOut:
     """Everything about one job: its place in the queue while it waits, its result once it is completed."""
-    position = read.queue_position(session, job)
     return JobOut(
-        **_summary(job, settings),
+        **dict(summary),
         queue_position=position,
         eta_seconds=read.eta_seconds(session, job, position, datetime.now(UTC)),
         result=result_out(session, job),

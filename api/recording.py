@@ -1,12 +1,14 @@
 """GET /transcribe/{job_id}/audio: the recording as it was sent, whole or a range of it, or where the store has it."""
 
 import re
+from collections.abc import AsyncIterator, Generator, Iterator
 from mimetypes import guess_type
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query, Response, status
 from fastapi.responses import RedirectResponse, StreamingResponse
+from starlette.concurrency import iterate_in_threadpool
 
 import errors
 from api.deps import AppStorage, CallerOf, ReadSession, authenticated
@@ -66,7 +68,17 @@ def _part(job: Job, storage: Storage, wanted: str | None, media_type: str) -> St
         (start, end), code = part, status.HTTP_206_PARTIAL_CONTENT
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
     headers["Content-Length"] = str(end - start)
-    return StreamingResponse(storage.read(job.storage_key, start, end), code, headers, media_type)
+    return StreamingResponse(_sent(storage.read(job.storage_key, start, end)), code, headers, media_type)
+
+
+async def _sent(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """Closes the file, or the store's answer, also where nobody reads on."""
+    try:
+        async for chunk in iterate_in_threadpool(chunks):
+            yield chunk
+    finally:
+        if isinstance(chunks, Generator):
+            chunks.close()
 
 
 def _asked_for(header: str | None, size: int) -> tuple[int, int] | None:

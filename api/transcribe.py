@@ -1,22 +1,28 @@
-"""One job: status, segments, result; cancel and purge."""
+"""One job: status, now or once it changes, segments, result; cancel and purge."""
 
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Response, status
+from fastapi import APIRouter, Depends, Query, Request, Response, status
 from fastapi.responses import RedirectResponse
+from starlette.concurrency import run_in_threadpool
 
 import errors
-from api.deps import AppSettings, AppStorage, CallerOf, ReadSession, authenticated
+from api.deps import AppSettings, AppStorage, CallerOf, ReadSession, authenticated, get_storage
 from api.files import Corrected, File, FormatName, disposition, rendered, stem
-from api.present import job_out, result_out, segment_out
+from api.patience import Wait
+from api.present import job_out, job_summary, result_out, segment_out
 from api.problems import documented
 from api.recording import PRESIGNED_S, Redirect
 from api.schemas import Cancelled, JobOut, SegmentsOut
+from api.validators import NOT_MODIFIED, headers_of, is_known, job_tag, result_tag
+from api.watch import Watchers
+from config import Settings
 from database import transaction
 from formats import FORMATS
 from jobs import cancel, read
 from jobs.files import delete_files, transcript_key
+from jobs.states import Status
 from storage import Storage
 from telemetry.events import emit
 
@@ -24,10 +30,36 @@ Purge = Annotated[bool, Query(description="Delete audio, text and history of a j
 router = APIRouter(prefix="/transcribe", tags=["transcribe"], dependencies=[Depends(authenticated)])
 
 
-@router.get("/{job_id}", responses=documented(401, 404, 422, 429, 503))
-def get_job(job_id: UUID, session: ReadSession, settings: AppSettings, caller: CallerOf) -> JobOut:
+@router.get(
+    "/{job_id}",
+    response_model=JobOut,
+    responses={**documented(401, 404, 422, 429, 503), 304: {"description": NOT_MODIFIED}},
+)
+async def get_job(
+    request: Request, response: Response, job_id: UUID, settings: AppSettings, caller: CallerOf, wait: Wait = None
+) -> Response | JobOut:
     """Status, progress, place in the queue; the result once completed. 200 as long as the job exists."""
-    return job_out(session, read.get_job(session, job_id, caller.scope), settings)
+    if wait is not None:
+        watchers: Watchers = request.app.state.watchers
+        await watchers.moved(job_id, caller.scope, within_s=wait)
+    headers, shown = await run_in_threadpool(_shown, request, job_id, settings, caller.scope)
+    if wait is not None:
+        headers["Preference-Applied"] = f"wait={wait}"
+    if shown is None:
+        return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=headers)
+    response.headers.update(headers)
+    return shown
+
+
+def _shown(
+    request: Request, job_id: UUID, settings: Settings, owner: str | None
+) -> tuple[dict[str, str], JobOut | None]:
+    """Headers, and the job unless the caller has it as it is."""
+    with transaction() as session:
+        job = read.get_job(session, job_id, owner)
+        summary, position = job_summary(job, settings), read.queue_position(session, job)
+        tag = job_tag(summary, position, read.corrections(session, job_id))
+        return headers_of(tag), None if is_known(request, tag) else job_out(session, job, summary, position)
 
 
 @router.get("/{job_id}/segments", responses=documented(401, 404, 422, 429, 503))
@@ -49,6 +81,7 @@ def get_segments(
     response_class=Response,
     responses={
         **documented(401, 404, 409, 422, 429, 503),
+        304: {"description": NOT_MODIFIED},
         307: {"description": "Where the store has it (with redirect=true)."},
         200: {
             "description": "The transcript in the format asked for.",
@@ -60,9 +93,9 @@ def get_segments(
     },
 )
 def get_result(
+    request: Request,
     job_id: UUID,
     session: ReadSession,
-    storage: AppStorage,
     caller: CallerOf,
     wanted: Annotated[FormatName, Query(alias="format", description="Default: json.")] = "json",
     redirect: Redirect = False,  # noqa: FBT002 a query parameter
@@ -70,15 +103,18 @@ def get_result(
 ) -> Response:
     """The transcript as a file. 409 while the job is not completed."""
     job = read.get_job(session, job_id, caller.scope)
+    tag = result_tag(job.completed_at, read.corrections(session, job_id), request)
+    if job.status == Status.COMPLETED and not redirect and is_known(request, tag):
+        return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=headers_of(tag))
     result = result_out(session, job)
     if result is None:
         raise errors.Conflict(f"The job is {job.status}; there is no result. GET /transcribe/{job_id} says more.")
     file = rendered(result, wanted, as_corrected=as_corrected)
     filename = f"{stem(job.filename)}{file.suffix}"
     key = transcript_key(job_id, f"corrected.{wanted}" if as_corrected else wanted)
-    if redirect and (url := _stored(storage, key, file, filename)):
+    if redirect and (url := _stored(get_storage(request), key, file, filename)):
         return RedirectResponse(url, status.HTTP_307_TEMPORARY_REDIRECT)
-    headers = {"Content-Disposition": disposition(filename)}
+    headers = headers_of(tag) | {"Content-Disposition": disposition(filename)}
     return Response(file.content, media_type=file.media_type, headers=headers)
 
 

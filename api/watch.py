@@ -6,7 +6,7 @@ Whatever notification is lost, a look at all watched jobs every few seconds find
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, contextmanager, suppress
 from contextvars import Context
 from dataclasses import dataclass, field, replace
 from typing import Any, Self, TypeVar
@@ -35,6 +35,9 @@ class Cursor:
 
     segment: int = 0
     event: int = 0
+
+
+EVERYTHING = Cursor(segment=2**31 - 1, event=2**63 - 1)  # of one who wants neither segments nor events
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +190,19 @@ class Watchers:
                     changes = now
                     yield changes
                     quiet_until = loop.time() + heartbeat_s
+
+    async def moved(self, job_id: UUID, owner: str | None, *, within_s: float) -> None:
+        """Until the job has another status than now, is final or gone, or so long. Raises as `follow`."""
+        seen = None
+        with suppress(TimeoutError):
+            async with (
+                asyncio.timeout(within_s),
+                aclosing(self.follow(job_id, owner, EVERYTHING, heartbeat_s=within_s)) as changes,
+            ):
+                async for change in changes:
+                    if change is not None and seen not in (None, change.job.status):
+                        return
+                    seen = seen if change is None else change.job.status
 
     @contextmanager
     def _watched(self, job_id: UUID) -> Iterator[tuple[_Watched, object]]:

@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 from unicodedata import normalize
 
 from sqlalchemy import ColumnElement, Select, and_, false, func, or_, select, text, tuple_
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import Session, aliased
 
 import errors
@@ -112,6 +113,13 @@ def segments(session: Session, job_id: uuid.UUID, *, after: int = -1, limit: int
         .limit(limit)
     )
     return session.scalars(query).all()
+
+
+def corrections(session: Session, job_id: uuid.UUID) -> str | None:
+    """A digest of what people made of its segments; None where nobody did."""
+    each = func.concat(SegmentRow.number, ":", SegmentRow.corrected_text)
+    digest = select(func.md5(func.string_agg(each, aggregate_order_by(text("E'\\n'"), SegmentRow.number))))
+    return session.scalar(digest.where(SegmentRow.job_id == job_id, SegmentRow.corrected_text.is_not(None)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,7 +189,7 @@ def test_json_is_what_their_clients_read(service: Service) -> None:
     ],
 )
 def test_the_text_comes_as_output_says(service: Service, output: str | None, text: str) -> None:
-    query = {} if output is None else {"output": output}
+    query: dict[str, Any] = {} if output is None else {"output": output}
     assert answer_to(service, " one", " two", **query).text == text
 
 
@@ -218,7 +218,7 @@ def test_speakr_asks_for_speakers_and_gets_text_without(service: Service) -> Non
         ({"encode": "perhaps"}, "encode"),
     ],
 )
-def test_what_is_not_possible_is_refused(service: Service, query: dict[str, str], field: str) -> None:
+def test_what_is_not_possible_is_refused(service: Service, query: dict[str, Any], field: str) -> None:
     refused = post(service, **query)
     assert refused.status_code == 422
     assert field in refused.json()["detail"]
@@ -226,7 +226,7 @@ def test_what_is_not_possible_is_refused(service: Service, query: dict[str, str]
 
 
 def test_parameters_left_empty_are_absent(service: Service) -> None:
-    empty = dict.fromkeys(
+    empty: dict[str, Any] = dict.fromkeys(
         "encode task language initial_prompt vad_filter word_timestamps output video_file".split(), ""
     )
     assert answer_to(service, " one", **empty).text == "one\n"
@@ -236,7 +236,12 @@ def test_parameters_left_empty_are_absent(service: Service) -> None:
 
 
 def test_the_options_are_those_of_the_job(service: Service) -> None:
-    given = {"vad_filter": "false", "word_timestamps": "1", "initial_prompt": "Ann, Bob", "language": "nb"}
+    given: dict[str, Any] = {
+        "vad_filter": "false",
+        "word_timestamps": "1",
+        "initial_prompt": "Ann, Bob",
+        "language": "nb",
+    }
     answer_to(service, " one", **given)
     job = job_now(newest())
     assert job.language == "no"

@@ -24,6 +24,8 @@ from tests.checker import fail, finish, job_now, result_of, take
 from tests.openai_service import PATH, Fields, Service, count, newest, refusal, running, say, serving
 from tests.processes import until
 
+VERBOSE = {"response_format": "verbose_json"}
+
 
 @pytest.fixture
 def service(settings: Settings) -> Iterator[Service]:
@@ -48,11 +50,11 @@ def service(settings: Settings) -> Iterator[Service]:
         ({"response_format": "diarized_json"}, "response_format", "invalid_value"),
         ({"response_format": "srt", "stream": "true"}, "response_format", "invalid_value"),
         ({"timestamp_granularities[]": "word"}, "timestamp_granularities", "invalid_value"),
-        (
-            {"timestamp_granularities[]": "second", "response_format": "verbose_json"},
-            "timestamp_granularities",
-            "invalid_value",
+        *(
+            ({"timestamp_granularities": wrong, **VERBOSE}, "timestamp_granularities", "invalid_value")
+            for wrong in ("word,second", '["word"', '["second"]', "[1]", "[[]]", "[" * 5000)
         ),
+        ({"timestamp_granularities[]": "second", **VERBOSE}, "timestamp_granularities", "invalid_value"),
         ({"temperature": "1.5"}, "temperature", "invalid_value"),
         ({"temperature": "hot"}, "temperature", "invalid_value"),
         ({"stream": "perhaps"}, "stream", "invalid_value"),
@@ -73,8 +75,9 @@ def test_a_bad_parameter_is_named_and_nothing_is_stored(
 
 
 def test_a_request_without_a_recording_says_how_to_send_one(client: httpx.Client) -> None:
-    for answer in (client.post(PATH, files={"file": (None, "a.wav")}), client.post(PATH, files={"model": (None, "x")})):
-        assert refusal(answer, 400)["param"] == "file"
+    for parts in ({"file": (None, "")}, {"model": (None, "x")}):
+        assert refusal(client.post(PATH, files=parts), 400)["param"] == "file"
+    assert "@" in refusal(client.post(PATH, files={"file": (None, "a.wav")}), 400)["message"]
     error = refusal(client.post(PATH, json={"model": "tiny"}), 400)
     assert "multipart/form-data" in error["message"]
     assert refusal(client.post(PATH, files={"audio": ("a.wav", WAV)}), 400)["param"] == "audio"
@@ -235,6 +238,12 @@ def test_a_text_format_is_that_text(service: Service, name: str, media_type: str
         ({"timestamp_granularities[]": ["word", "segment"]}, True, True),
         ({"timestamp_granularities": ["segment", "word"]}, True, True),
         ({"timestamp_granularities": "word", "timestamp_granularities[]": "segment"}, True, True),
+        ({"timestamp_granularities": '["word", "segment"]'}, True, True),
+        ({"timestamp_granularities[]": '["word"]'}, False, True),
+        ({"timestamp_granularities": "word,segment"}, True, True),
+        ({"timestamp_granularities[]": " word , segment "}, True, True),
+        ({"timestamp_granularities": ["word,", ""]}, False, True),
+        ({"timestamp_granularities": "[]"}, True, False),
         ({"timestamp_granularities[0]": "word", "timestamp_granularities[1]": ""}, False, True),
     ],
     ids=str,
