@@ -118,7 +118,7 @@ def test_bazarr_gets_language_and_subtitles_with_nothing_but_an_address(stack: S
 
 
 def test_speakr_gets_segments(stack: Stack, key: str) -> None:
-    asked = {"encode": True, "task": "transcribe", "output": "json", "diarize": True, "enable_diarization": True}
+    asked: dict[str, str | bool] = {"encode": True, "output": "json", "diarize": True, "enable_diarization": True}
     files = {"audio_file": ("meeting.wav", SAMPLE.read_bytes(), "audio/wav")}
     answer = httpx.post(f"{stack.url}/asr", params=asked, files=files, headers={"X-API-Key": key}, timeout=60)
     heard = answer.raise_for_status().json()
