@@ -9,17 +9,19 @@ from fastapi.responses import StreamingResponse
 
 import errors
 from api.deps import AppSettings, CallerOf, ReadSession, authenticated
-from api.files import Corrected, FormatName, archive, disposition
+from api.files import FormatName, Manner, archive, disposition
 from api.present import job_summary
 from api.problems import documented
 from api.schemas import BatchCancelled, BatchOut, RequestCounts
+from api.subtitles import check_formats, check_words
 from database import transaction
 from jobs import cancel, read
 from jobs.states import Status
+from jobs.submit import decode_options
 from telemetry.events import emit
 
 ZIP = "application/zip"
-Formats = Annotated[list[FormatName], Query(alias="format", description="Repeat it for several.", max_length=5)]
+Formats = Annotated[list[FormatName], Query(alias="format", description="Repeat it for several.", max_length=6)]
 router = APIRouter(prefix="/batches", tags=["transcribe"], dependencies=[Depends(authenticated)])
 
 
@@ -55,14 +57,16 @@ def get_results(
     batch_id: UUID,
     session: ReadSession,
     caller: CallerOf,
+    manner: Annotated[Manner, Depends(Manner)],
     formats: Formats = ["txt", "srt", "json"],  # noqa: B006 FastAPI copies it
-    as_corrected: Corrected = False,  # noqa: FBT002 a query parameter
 ) -> StreamingResponse:
     """The transcripts of a batch as a zip, with an index.json of all its jobs. 409 while none is completed."""
+    check_formats(manner.subtitles, formats)
     _, jobs = read.batch_jobs(session, batch_id, caller.scope)
     if not any(job.status == Status.COMPLETED for job in jobs):
         raise errors.Conflict(f"No job of this batch is completed. GET /batches/{batch_id} says more.")
-    stream = archive([job.id for job in jobs], tuple(dict.fromkeys(formats)), as_corrected=as_corrected)
+    check_words(manner.subtitles, has_words=decode_options(jobs[0]).word_timestamps)  # of all: they share options
+    stream = archive([job.id for job in jobs], tuple(dict.fromkeys(formats)), manner)
     headers = {"Content-Disposition": disposition(f"batch-{batch_id}.zip")}
     return StreamingResponse(stream, media_type=ZIP, headers=headers)
 

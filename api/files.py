@@ -3,6 +3,7 @@
 import json
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from io import RawIOBase
 from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import quote
@@ -12,11 +13,12 @@ from fastapi import Query
 
 from api.present import corrected, result_out
 from api.schemas import ResultOut
+from api.subtitles import Subtitles
 from database import transaction
-from formats import FORMATS
+from formats import FORMATS, render
 from jobs import read
 
-FormatName = Literal["json", "txt", "srt", "vtt", "tsv"]
+FormatName = Literal["json", "txt", "srt", "vtt", "tsv", "lrc"]
 Corrected = Annotated[
     bool,
     Query(
@@ -26,19 +28,27 @@ Corrected = Annotated[
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a transcript is written, in whatever format."""
+
+    subtitles: Subtitles
+    as_corrected: Corrected = False
+
+
 class File(NamedTuple):
     media_type: str
     suffix: str
     content: str
 
 
-def rendered(result: ResultOut, name: FormatName, *, as_corrected: bool = False) -> File:
-    if as_corrected:
+def rendered(result: ResultOut, name: FormatName, manner: Manner) -> File:
+    if manner.as_corrected:
         result = corrected(result)
     if name == "json":
         return File("application/json", ".json", result.model_dump_json(exclude_none=False))
-    media_type, suffix, render = FORMATS[name]
-    return File(media_type, suffix, render(result.segments))
+    media_type, suffix, _ = FORMATS[name]
+    return File(media_type, suffix, render(name, result.segments, manner.subtitles))
 
 
 def stem(filename: str) -> str:
@@ -51,7 +61,7 @@ def disposition(filename: str) -> str:
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe='')}"
 
 
-def archive(job_ids: Sequence[UUID], formats: Sequence[FormatName], *, as_corrected: bool = False) -> Iterator[bytes]:
+def archive(job_ids: Sequence[UUID], formats: Sequence[FormatName], manner: Manner) -> Iterator[bytes]:
     """A zip with the transcripts of these jobs, and index.json, which also tells of those that have none.
 
     One job at a time is read, so that a batch of any size takes little memory; an error breaks the stream off.
@@ -59,7 +69,7 @@ def archive(job_ids: Sequence[UUID], formats: Sequence[FormatName], *, as_correc
     pipe, names, index = _Pipe(), _Names(), []
     with zipfile.ZipFile(pipe, "w", zipfile.ZIP_DEFLATED) as archived:
         for job_id in job_ids:
-            entry, files = _of_job(job_id, formats, names, as_corrected=as_corrected)
+            entry, files = _of_job(job_id, formats, manner, names)
             index.append(entry)
             for name, content in files:
                 archived.writestr(name, content)
@@ -69,13 +79,13 @@ def archive(job_ids: Sequence[UUID], formats: Sequence[FormatName], *, as_correc
 
 
 def _of_job(
-    job_id: UUID, formats: Iterable[FormatName], names: "_Names", *, as_corrected: bool
+    job_id: UUID, formats: Iterable[FormatName], manner: Manner, names: "_Names"
 ) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     """What the index says, and the files as (name, content)."""
     with transaction() as session:
         job = read.get_job(session, job_id)
         result = result_out(session, job)
-    files = [] if result is None else [rendered(result, name, as_corrected=as_corrected) for name in formats]
+    files = [] if result is None else [rendered(result, name, manner) for name in formats]
     base = names.unique(stem(job.filename))
     named = [(f"{base}{file.suffix}", file.content) for file in files]
     entry = {

@@ -11,8 +11,9 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 
 import errors
 from api.openai_schemas import Segment, SpeechOptions, Transcription, Usage, VerboseTranscription, Word
+from api.present import segment_out
 from api.problems import openai_problem
-from formats import FORMATS
+from formats import FORMATS, render
 from jobs.states import Status
 from languages import LANGUAGES
 from models import Job, Result, SegmentRow
@@ -46,8 +47,8 @@ def answer(done: Done, options: SpeechOptions) -> Response:
     if options.response_format == "text":
         return PlainTextResponse(done.result.text)
     if options.response_format in ("srt", "vtt"):
-        media_type, _, render = FORMATS[options.response_format]
-        return Response(render(done.segments), media_type=media_type)
+        text = render(options.response_format, map(segment_out, done.segments), options.subtitle_options())
+        return Response(text, media_type=FORMATS[options.response_format].media_type)
     if options.response_format == "verbose_json":
         return JSONResponse(_verbose(done, options).model_dump(exclude_none=True))
     return JSONResponse(Transcription(text=done.result.text, usage=done.usage).model_dump())

@@ -10,6 +10,7 @@ from pydantic_core import ErrorDetails
 
 import errors
 from api.schemas import Language, Prompt
+from api.subtitles import SubtitleFields, check_formats
 from config import MODEL_SIZES, Settings
 from jobs.submit import JobRequest, validate
 from transcript import DecodeOptions
@@ -42,8 +43,8 @@ class ModelNotFound(errors.NotFound):
     code = "model_not_found"
 
 
-class SpeechOptions(BaseModel):
-    """Options of POST /v1/audio/transcriptions and /v1/audio/translations."""
+class SpeechOptions(SubtitleFields):
+    """Options of POST /v1/audio/transcriptions and /v1/audio/translations; those of subtitles are our own."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -69,7 +70,7 @@ class SpeechOptions(BaseModel):
         decode = DecodeOptions(
             language=self.language,
             task=task,
-            word_timestamps="word" in self.timestamp_granularities,
+            word_timestamps="word" in self.timestamp_granularities or bool(self.subtitle_options().given),
             initial_prompt=self.prompt,
             hotwords=" ".join(filter(None, [self.hotwords, *self.keywords])) or None,
             vad_filter=self.vad_filter,
@@ -142,6 +143,7 @@ def _check_together(options: SpeechOptions) -> None:
         raise errors.InvalidOption(("timestamp_granularities", "needs response_format=verbose_json"))
     if options.stream and options.response_format in ("srt", "vtt"):
         raise errors.InvalidOption(("response_format", f"{options.response_format} cannot be streamed; choose json"))
+    check_formats(options.subtitle_options(), [options.response_format])
 
 
 class Usage(BaseModel):

@@ -9,20 +9,22 @@ from starlette.concurrency import run_in_threadpool
 
 import errors
 from api.deps import AppSettings, AppStorage, CallerOf, ReadSession, authenticated, get_storage
-from api.files import Corrected, File, FormatName, disposition, rendered, stem
+from api.files import File, FormatName, Manner, disposition, rendered, stem
 from api.patience import Wait
 from api.present import job_out, job_summary, result_out, segment_out
 from api.problems import documented
 from api.recording import PRESIGNED_S, Redirect
 from api.schemas import Cancelled, JobOut, SegmentsOut
+from api.subtitles import check_formats, check_words
 from api.validators import NOT_MODIFIED, headers_of, is_known, job_tag, result_tag
 from api.watch import Watchers
 from config import Settings
 from database import transaction
-from formats import FORMATS
+from formats import FORMATS, PLAIN
 from jobs import cancel, read
 from jobs.files import delete_files, transcript_key
 from jobs.states import Status
+from jobs.submit import decode_options
 from storage import Storage
 from telemetry.events import emit
 
@@ -97,11 +99,12 @@ def get_result(
     job_id: UUID,
     session: ReadSession,
     caller: CallerOf,
+    manner: Annotated[Manner, Depends(Manner)],
     wanted: Annotated[FormatName, Query(alias="format", description="Default: json.")] = "json",
     redirect: Redirect = False,  # noqa: FBT002 a query parameter
-    as_corrected: Corrected = False,  # noqa: FBT002 the same
 ) -> Response:
     """The transcript as a file. 409 while the job is not completed."""
+    check_formats(manner.subtitles, [wanted])
     job = read.get_job(session, job_id, caller.scope)
     tag = result_tag(job.completed_at, read.corrections(session, job_id), request)
     if job.status == Status.COMPLETED and not redirect and is_known(request, tag):
@@ -109,10 +112,11 @@ def get_result(
     result = result_out(session, job)
     if result is None:
         raise errors.Conflict(f"The job is {job.status}; there is no result. GET /transcribe/{job_id} says more.")
-    file = rendered(result, wanted, as_corrected=as_corrected)
+    check_words(manner.subtitles, has_words=decode_options(job).word_timestamps)
+    file = rendered(result, wanted, manner)
     filename = f"{stem(job.filename)}{file.suffix}"
-    key = transcript_key(job_id, f"corrected.{wanted}" if as_corrected else wanted)
-    if redirect and (url := _stored(get_storage(request), key, file, filename)):
+    key = transcript_key(job_id, f"corrected.{wanted}" if manner.as_corrected else wanted)
+    if redirect and manner.subtitles == PLAIN and (url := _stored(get_storage(request), key, file, filename)):
         return RedirectResponse(url, status.HTTP_307_TEMPORARY_REDIRECT)
     headers = headers_of(tag) | {"Content-Disposition": disposition(filename)}
     return Response(file.content, media_type=file.media_type, headers=headers)

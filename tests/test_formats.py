@@ -211,6 +211,7 @@ def test_every_format_says_what_it_is_and_how_its_file_is_called() -> None:
         "srt": ".srt application/x-subrip; charset=utf-8",
         "vtt": ".vtt text/vtt; charset=utf-8",
         "tsv": ".tsv text/tab-separated-values; charset=utf-8",
+        "lrc": ".lrc application/x-lrc; charset=utf-8",
     }
 
 
