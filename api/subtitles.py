@@ -30,7 +30,7 @@ class SubtitleFields(BaseModel):
     max_line_count: Number = Field(None, ge=1, le=10, description="Lines of a cue; needs max_line_width.")
     max_words_per_line: Number = Field(None, ge=1, le=50, description="Words of a cue, in one line.")
     max_cue_seconds: Annotated[float | None, BeforeValidator(_absent)] = Field(
-        None, ge=0.5, le=30, description="How long a cue may stay. With any of these options, 7."
+        None, ge=0.5, le=20, description="How long a cue may stay. With any of these options, 7."
     )
     highlight_words: Switch = Field(False, description="A cue for each word, underlined; needs times of words.")
     word_level: Switch = Field(False, description="Times within the text of vtt or lrc; needs times of words.")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Self
 
 from formats.options import SubtitleOptions
@@ -62,12 +63,17 @@ class Size:
 
     def add(self, unit: Unit) -> None:
         """Lines are filled one after the other: fewer there cannot be."""
-        width, more = self.limits.width, len(unit.text) + unit.is_spaced
-        self.characters += more if self.words else len(unit.text)
-        if width is not None and not self._is_empty and self._used + more > width:
-            self.begin_line()
-        self._used += len(unit.text) if self._is_empty else more
-        self._is_empty = False
+        width, bare = self.limits.width, len(unit.text)
+        more = bare + unit.is_spaced
+        self.characters += more if self.words else bare
+        if self._is_empty:
+            self._used += bare
+            self._is_empty = False
+        elif width is None or self._used + more <= width:
+            self._used += more
+        else:
+            self.lines += 1
+            self._used = bare
         self.words += 1
         self.end = max(self.end, unit.end)
 
@@ -89,12 +95,12 @@ class Size:
     def fill(self) -> float:
         """How much of a cue this takes up, from 0 to 1. The sum of its squares is least for equal parts."""
         limits = self.limits
-        fills = [(self.end - self.start) / limits.longest_ms]
+        fill = (self.end - self.start) / limits.longest_ms
         if limits.words is not None:
-            fills.append(self.words / limits.words)
+            fill = max(fill, self.words / limits.words)
         if limits.width is not None and limits.lines is not None:
-            fills.append(self.characters / (limits.width * limits.lines))
-        return max(fills)
+            fill = max(fill, self.characters / (limits.width * limits.lines))
+        return fill
 
 
 def needed_ms(characters: int) -> int:
@@ -140,6 +146,9 @@ def pieces(units: Sequence[Unit], bounds: Bounds, limits: Limits, indent: int) -
     A phrase is whole if it can be, and alone, unless it would flash by or be too fast to read; one that must be broken
     is broken into about equal parts, at commas and pauses.
     """
+    costs = [0.0, *(_break_cost(before, after) for before, after in pairwise(units)), 0.0]
+    for bound in bounds.phrases:
+        costs[bound] = 0.0
 
     def ends(start: int) -> Iterator[tuple[int, float]]:
         size, joins = Size(limits, units[start].start), 0.0
@@ -149,8 +158,8 @@ def pieces(units: Sequence[Unit], bounds: Bounds, limits: Limits, indent: int) -
             if end > start + 1 and not size.fits:
                 return
             is_last = end == len(units)
-            cost = joins + size.fill**2 + LACK_COST * size.lacking_s(None if is_last else units[end].start)
-            yield end, cost if is_last or end in bounds.phrases else cost + _break_cost(units[end - 1], units[end])
+            lacking_s = size.lacking_s(None if is_last else units[end].start)
+            yield end, joins + size.fill**2 + LACK_COST * lacking_s + costs[end]
             if end in bounds.hard:
                 return
             if not is_last and end in bounds.phrases:

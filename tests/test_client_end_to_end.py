@@ -273,6 +273,20 @@ def test_options_reach_the_service_and_a_refused_one_is_named_as_it_is_here(pers
     assert refused.stderr.startswith("error: --model-size: unknown model; expected one of tiny")
 
 
+def test_subtitles_have_the_lines_that_were_asked_for_and_a_job_has_times_of_words_where_these_need_them(
+    person: Person,
+) -> None:
+    options = ("-f", "srt", "--max-line-width", "14", "--max-line-count", "1", "--highlight-words")
+    done = person.runs("submit", ENGLISH, "-m", "test=subtitles", *options)
+    lines = [line for line in done.stdout.splitlines() if re.search("[a-z]", line)]
+    assert "<u>one</u> two" in lines[0], done.stderr
+    assert all(len(re.sub("</?u>", "", line)) <= 14 for line in lines)
+    (job,) = json.loads(person.runs("list", "-n", "1", "--json").stdout)
+    assert "<u>" in person.runs("result", job["job_id"], "-f", "vtt", "--highlight-words").stdout
+    refused = person.runs("result", job["job_id"], "-f", "txt", "--max-line-width", "42")
+    assert (refused.returncode, "is for srt and vtt, not for txt" in refused.stderr) == (4, True), refused.stderr
+
+
 def test_jobs_are_listed_shown_cancelled_and_fetched(person: Person) -> None:
     (job_id,) = person.runs("submit", ENGLISH, "-m", "test=list", "--again").stdout.split()
     until(lambda: "completed" in person.runs("status", job_id).stdout, 30)

@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from itertools import chain, repeat
 from pathlib import Path, PurePath
@@ -12,9 +13,10 @@ import pytest
 
 from api.schemas import TranscribeOptions
 from api.sniff import EXTENSIONS
+from api.subtitles import SubtitleFields
 from app import create_app
 from config import Settings
-from formats import FORMATS
+from formats import FORMATS, READABLE
 from tests.client_play import Person, hush
 from tests.far_server import Exchange, far_server
 from tests.openai_service import serving
@@ -27,6 +29,7 @@ from transcribe_client.inputs import SUFFIXES, Recording, found
 from transcribe_client.ledger import KEPT, TRIMMED_AT, Ledger
 from transcribe_client.options import Asked, Format
 from transcribe_client.sending import Sender, Transfer
+from transcribe_client.subtitles import TAKEN, Subtitles
 from transcribe_client.watch import Inbox
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -52,6 +55,31 @@ def test_what_the_service_knows_is_known_here() -> None:
     assert SUFFIXES == EXTENSIONS
     assert TranscribeOptions.model_fields.keys() == OPTIONS
     assert {one.value for one in Format} == {*FORMATS, "json"}
+    assert {name: set(taken) for name, taken in TAKEN.items()} == {
+        name: set(taken) for name, (_, taken) in READABLE.items()
+    }
+    assert SubtitleFields.model_fields.keys() == {one.name for one in fields(Subtitles)}
+
+
+def test_each_format_is_asked_for_with_the_options_that_it_takes() -> None:
+    chosen = Subtitles(max_line_width=42, word_level=True)
+    assert [chosen.query(name) for name in ("txt", "srt", "vtt", "lrc")] == [
+        {"format": "txt"},
+        {"format": "srt", "max_line_width": "42"},
+        {"format": "vtt", "max_line_width": "42", "word_level": "true"},
+        {"format": "lrc", "word_level": "true"},
+    ]
+    assert Subtitles().query("srt") == {"format": "srt"}
+
+
+def test_times_of_words_are_asked_for_where_a_format_needs_them() -> None:
+    timed = {"word_timestamps": "true"}
+    assert (
+        Subtitles(highlight_words=True).with_words({"task": "translate"}, ["txt", "srt"])
+        == {"task": "translate"} | timed
+    )
+    assert Subtitles(highlight_words=True).with_words({}, ["txt", "lrc"]) == {}
+    assert Subtitles(max_line_width=42).with_words({}, ["srt"]) == {}
 
 
 @pytest.mark.parametrize(

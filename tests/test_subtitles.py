@@ -40,7 +40,7 @@ options = st.builds(
     max_line_width=st.none() | st.integers(10, 60),
     max_line_count=st.none() | st.integers(1, 4),
     max_words_per_line=st.none() | st.integers(1, 8),
-    max_cue_seconds=st.none() | st.floats(0.5, 30),
+    max_cue_seconds=st.none() | st.floats(0.5, 20),
 )
 
 

@@ -13,6 +13,7 @@ import httpx
 
 from transcribe_client.failures import Failure, Refused, Stopped, Unreachable
 from transcribe_client.settings import Settings, is_loopback
+from transcribe_client.subtitles import SUBTITLE_OPTIONS
 from transcribe_client.wording import duration, plain
 
 TIMEOUT = httpx.Timeout(30, connect=10)
@@ -160,7 +161,7 @@ def _message(problem: Mapping[str, Any]) -> str:
 
 
 def _option(field: str) -> str:
-    return OPTION_OF.get(field, f"--{field.replace('_', '-')}") if field in OPTIONS else field
+    return OPTION_OF.get(field, f"--{field.replace('_', '-')}") if field in OPTIONS | SUBTITLE_OPTIONS else field
 
 
 def _given(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from transcribe_client.options import Format
 from transcribe_client.outputs import write
 from transcribe_client.session import Session, complain
 from transcribe_client.settings import state_file
+from transcribe_client.subtitles import Subtitles
 from transcribe_client.wording import duration, full, moment, ordinal, plain
 
 COMPLETED = 20  # job ids that the shell offers
@@ -41,7 +42,11 @@ def register(app: typer.Typer) -> None:
     command(
         app,
         "result",
-        examples=(f"transcribe result {job}", f"transcribe result {job} -f srt -o meeting.srt"),
+        examples=(
+            f"transcribe result {job}",
+            f"transcribe result {job} -f srt -o meeting.srt",
+            f"transcribe result {job} -f vtt --word-level",
+        ),
     )(result)
 
 
@@ -125,6 +130,7 @@ def _purge(session: Session, job_id: str) -> Job:
 def result(
     session: Session,
     job: JobId,
+    subtitles: Subtitles,
     *,
     wanted: Annotated[Format, typer.Option("--format", "-f", help="Of the transcript.")] = Format.TXT,
     output: Annotated[
@@ -133,7 +139,9 @@ def result(
 ) -> None:
     """Get the transcript of a job that is completed."""
     wanted = Format.JSON if session.as_json else wanted
-    content = session.api.call("GET", f"/transcribe/{job}/result", params={"format": wanted.value}).content
+    content = session.api.call(
+        "GET", f"/transcribe/{job}/result", params=subtitles.given() | {"format": wanted.value}
+    ).content
     if output is None or str(output) == "-":
         text = content.decode()
         session.put_text(text if text.endswith("\n") or not text else f"{text}\n")

@@ -14,6 +14,7 @@ from transcribe_client.failures import Misuse
 from transcribe_client.options import Asked, Delivery
 from transcribe_client.session import Everywhere
 from transcribe_client.settings import submit_defaults
+from transcribe_client.subtitles import Subtitles
 
 HELP = """
 Transcribe recordings with a Whisper Queue service.
@@ -63,7 +64,7 @@ def root(
     context.obj = Before(everywhere, config)
     with reported(verbose=everywhere.verbose):
         defaults = submit_defaults(config)
-        known = {one.name for kind in (Asked, Delivery) for one in fields(kind)} - {"formats"} | {"format"}
+        known = {one.name for kind in (Asked, Delivery, Subtitles) for one in fields(kind)} - {"formats"} | {"format"}
         if unknown := [name for name in defaults if name not in known]:
             hint = f"Known are {', '.join(sorted(known))}."
             raise Misuse(f"[submit] has an option {unknown[0]!r} that is unknown.", hint=hint)

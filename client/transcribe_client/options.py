@@ -35,6 +35,7 @@ class Format(StrEnum):
     SRT = "srt"
     VTT = "vtt"
     TSV = "tsv"
+    LRC = "lrc"
     JSON = "json"
 
 

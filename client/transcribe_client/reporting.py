@@ -14,6 +14,7 @@ from transcribe_client.screen import Screen
 from transcribe_client.sending import Sender
 from transcribe_client.session import Session
 from transcribe_client.settings import state_file
+from transcribe_client.subtitles import Subtitles
 from transcribe_client.wording import count, plain
 
 
@@ -106,13 +107,15 @@ def _ended_with_a_newline(text: str) -> str:
 
 
 @contextmanager
-def running(report: Report, fields: dict[str, str], *, waits: bool, patience_s: float, **sending: Any) -> Iterator[Run]:
+def running(
+    report: Report, fields: dict[str, str], subtitles: Subtitles, *, waits: bool, patience_s: float, **sending: Any
+) -> Iterator[Run]:
     """A Run whose threads end with it. Left in the middle, it says what goes on without it."""
     stop, ledger, screen = Event(), Ledger(state_file()), report.screen
     ledger.load()
     with closing(report.session.open_api(patience_s=patience_s, stop=stop)) as api:
         sender = Sender(api, ledger, fields, stop, **sending)
-        run = Run(api, sender, screen, report.ended, waits=waits, patience_s=patience_s)
+        run = Run(api, sender, screen, report.ended, subtitles, waits=waits, patience_s=patience_s)
         goodbye = ""
         try:
             yield run

@@ -17,6 +17,7 @@ from transcribe_client.inputs import Recording
 from transcribe_client.outputs import Target, write
 from transcribe_client.screen import SHOWN, Row, Screen
 from transcribe_client.sending import Sender, Transfer
+from transcribe_client.subtitles import Subtitles
 from transcribe_client.wording import count, duration, ordinal, plain, size
 
 TICK_S = 0.1
@@ -49,6 +50,7 @@ class Run:
     sender: Sender
     screen: Screen
     ended: Callable[[Item], None]
+    subtitles: Subtitles
     waits: bool  # for the jobs, not only until they are accepted
     patience_s: float
     items: int = 0
@@ -199,7 +201,9 @@ class Run:
         """Each format once. Raises Unreachable before anything is ended: then it is tried again."""
         formats = {name for item in items for name in item.wanted}
         path = f"/transcribe/{job_id}/result"
-        contents = {name: self._follower.api.call("GET", path, params={"format": name}).content for name in formats}
+        contents = {
+            name: self._follower.api.call("GET", path, params=self.subtitles.query(name)).content for name in formats
+        }
         for item in items:
             if not item.targets:
                 item.texts = {name: contents[name].decode() for name in item.formats}

@@ -20,6 +20,7 @@ from transcribe_client.reporting import Report, running
 from transcribe_client.run import Item, Run
 from transcribe_client.screen import opened
 from transcribe_client.session import Session
+from transcribe_client.subtitles import Subtitles
 from transcribe_client.wording import plain, seconds_of
 
 
@@ -40,6 +41,7 @@ def register(app: typer.Typer) -> None:
         "transcribe submit meeting.mp3",
         "transcribe submit meeting.mp3 --wait > meeting.txt",
         "transcribe submit recordings/ -o transcripts/ -f srt -f txt",
+        "transcribe submit film.mkv -f srt --max-line-width 42 --max-line-count 2",
         "transcribe submit 'talks/**/*.m4a' --language en --model-size small -o out/",
         "transcribe submit https://example.com/talk.mp3 --wait",
         "ffmpeg -i film.mkv -f wav - | transcribe submit - --name film.wav -f srt",
@@ -54,6 +56,7 @@ def submit(
     ],
     asked: Asked,
     delivery: Delivery,
+    subtitles: Subtitles,
     manner: Manner,
 ) -> None:
     """Submit recordings; with --wait, transcribe them.
@@ -61,8 +64,8 @@ def submit(
     The same command again goes on where it was: nothing is sent twice, not even after Ctrl-C, a crash or a restart.
     Without --wait the ids of the jobs are printed.
     """
-    fields, patience_s = asked.fields(), seconds_of(manner.retry_for)
-    formats = delivery.format_names(session.settings.formats)
+    formats, patience_s = delivery.format_names(session.settings.formats), seconds_of(manner.retry_for)
+    fields = subtitles.with_words(asked.fields(), formats)
     waits = manner.wait or delivery.output is not None or bool(delivery.formats)
     with _copied_stdin(what, manner.name) as stdin:
         recordings = inputs.found(what, stdin=stdin, stdin_name=plain(manner.name or "recording"))
@@ -71,7 +74,7 @@ def submit(
         has_headings = len(items) * len(formats) > 1
         with opened(session.err) as screen:
             report = Report(session, screen, waits=waits, has_headings=has_headings)
-            with running(report, fields, waits=waits, patience_s=patience_s, salt=salt) as run:
+            with running(report, fields, subtitles, waits=waits, patience_s=patience_s, salt=salt) as run:
                 _transcribe(run, report, items, delivery)
     raise typer.Exit(report.exit_code)
 

@@ -16,6 +16,7 @@ from transcribe_client.reporting import Report, running
 from transcribe_client.run import Item, Run
 from transcribe_client.screen import opened
 from transcribe_client.session import Session
+from transcribe_client.subtitles import Subtitles
 from transcribe_client.wording import plain, seconds_of
 
 Look = tuple[int, int]  # size, time of the last change
@@ -43,6 +44,7 @@ def watch(
     folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Looked at with all folders below it.")],
     asked: Asked,
     delivery: Delivery,
+    subtitles: Subtitles,
     pace: Pace,
 ) -> None:
     """Transcribe what comes into a folder, until Ctrl-C.
@@ -50,12 +52,12 @@ def watch(
     A recording is submitted when it has stopped growing; its transcript is written beside it, or below -o. What has a
     transcript is left alone, and what was submitted before is not sent again: stop and start it at any time.
     """
-    fields, interval_s = asked.fields(), seconds_of(pace.interval)
-    inbox = Inbox(folder, seconds_of(pace.settle))
+    inbox, interval_s = Inbox(folder, seconds_of(pace.settle)), seconds_of(pace.interval)
     formats = delivery.format_names(session.settings.formats)
+    fields = subtitles.with_words(asked.fields(), formats)
     with opened(session.err) as screen:
         report = Report(session, screen, waits=True, in_order=False)
-        with running(report, fields, waits=True, patience_s=inf, tries_failed_again=False) as run:
+        with running(report, fields, subtitles, waits=True, patience_s=inf, tries_failed_again=False) as run:
             run.start(delivery.parallel)
             screen.say(f"Watching {plain(folder)}. Ctrl-C stops it.")
             _go_on(run, inbox, delivery, formats, interval_s)
