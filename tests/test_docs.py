@@ -26,6 +26,7 @@ import pytest
 import api.openai_schemas  # noqa: F401 its errors count
 import errors
 from api.schemas import JobQuery, TranscribeOptions
+from api.subtitles import SubtitleFields
 from config import Settings
 from stack.home import free_port
 from stack.running import Stack
@@ -284,6 +285,7 @@ def test_every_option_and_filter_is_on_the_page() -> None:
     known = {*TranscribeOptions.model_fields, *JobQuery.model_fields}
     assert [name for name in sorted(known) if f"`{name}`" not in API] == []
     assert set(rows_of("option | default | what")) == {*TranscribeOptions.model_fields}
+    assert set(rows_of("option | values | what")) == {*SubtitleFields.model_fields}
 
 
 @pytest.mark.parametrize("page", ["api.md", "index.md", "security.md", "web-page.md"])
