@@ -264,7 +264,7 @@ def test_subtitles_have_the_size_that_was_chosen(page: Page, minute: str, tmp_pa
     page.get_by_text("Subtitle options").click()
     page.get_by_label("Characters a line").fill("20")
     page.get_by_label("Lines").fill("1")
-    page.get_by_label("Words", exact=True).select_option("highlight_words")
+    page.get_by_label("Marked words").select_option("highlight_words")
     for format_name in ("srt", "txt"):  # one that takes them, one that does not
         with page.expect_download() as download:
             page.get_by_role("button", name=f"Download {format_name}").click()

@@ -10,7 +10,7 @@ const LAYOUT = { // of srt and vtt: label, and what the field is like
   max_words_per_line: ["Words a line", { min: 1, max: 50 }],
   max_cue_seconds: ["Seconds at most", { min: 0.5, max: 20, step: 0.5 }],
 };
-const WORDS = [["", "Plain"], ["highlight_words", "Highlighted one by one"], ["word_level", "With their times (vtt, lrc)"]];
+const WORDS = [["", "None"], ["highlight_words", "Highlighted one by one"], ["word_level", "With their times (vtt, lrc)"]];
 const WORDS_OF = { srt: ["highlight_words"], vtt: ["highlight_words", "word_level"], lrc: ["word_level"] };
 const LET_GO_MS = 60_000;
 
@@ -36,7 +36,7 @@ export function downloads(job, { text, isCorrected, onProblem }) {
 function subtitleOptions() {
   const sizes = Object.entries(LAYOUT).map(([name, [label, limits]]) => [name, label, el("input", { type: "number", ...limits })]);
   const words = select(WORDS);
-  const fields = [...sizes.map(([, label, input]) => field(label, input)), field("Words", words)];
+  const fields = [...sizes.map(([, label, input]) => field(label, input)), field("Marked words", words)];
   const element = el("details", { class: "layout" }, el("summary", {}, "Subtitle options"), fields);
   const values = (format) => ({
     ...(format === "srt" || format === "vtt" ? Object.fromEntries(sizes.map(([name, , input]) => [name, input.value])) : {}),
