@@ -3,7 +3,6 @@
 from base64 import b64decode
 from collections.abc import Iterator
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from fastapi import Depends
 from sqlalchemy.orm import Session
@@ -14,7 +13,8 @@ import errors
 from access.caller import ANYBODY, Caller
 from access.gate import Gate
 from access.limits import RateLimiter
-from config import Settings, is_loopback
+from api.nearby import refuse_all_but_neighbours
+from config import Settings
 from database import transaction
 from storage import Storage
 
@@ -43,24 +43,13 @@ async def authenticated(request: HTTPConnection) -> Caller:
     if caller is None:
         caller = await run_in_threadpool(gate.admit, token)
     if caller is ANYBODY:
-        refuse_web_pages(request)
+        refuse_all_but_neighbours(request, get_settings(request))
     if caller.rate_limit_per_minute:
         limiter: RateLimiter = request.app.state.rate_limiter
         window = await run_in_threadpool(limiter.hit, caller)
         request.state.rate_headers = window.headers
         window.raise_if_exceeded()
     return caller
-
-
-def refuse_web_pages(request: HTTPConnection) -> None:
-    """Where no key is needed, a page in the operator's browser must not use that: not across sites, nor by a name that
-    its owner has pointed at this machine (DNS rebinding).
-    """
-    host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
-    if not is_loopback(host) or request.headers.get("sec-fetch-site") == "cross-site":
-        raise errors.Forbidden(
-            "Without a key this service answers only programs on its own machine, at http://127.0.0.1."
-        )
 
 
 def _token(request: HTTPConnection) -> str:
