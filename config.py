@@ -19,7 +19,7 @@ MODEL_SIZES = (
     "large-v1", "large-v2", "large-v3", "large", "large-v3-turbo", "turbo",
     "distil-small.en", "distil-medium.en", "distil-large-v2", "distil-large-v3", "distil-large-v3.5", "demo",
 )  # fmt: skip
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 MIN_KEY_LENGTH = 16  # characters; shorter secrets are refused at start
 MIN_DIFFERENT = 6  # of them
 WEAK_WORDS = ("password", "changeme", "change-me", "change_me", "example", "default", "1234567", "qwerty")

@@ -343,7 +343,7 @@ class Replayed(BaseModel):
 
 class Health(BaseModel):
     status: Literal["ok", "degraded"] = Field(examples=["ok"])
-    version: str = Field(examples=["0.1.0"])
+    version: str = Field(examples=["0.2.0"])
 
 
 class Ready(BaseModel):
@@ -363,7 +363,7 @@ class Component(BaseModel):
 
 class AdminHealth(BaseModel):
     status: Literal["ok", "degraded"] = Field(examples=["ok"])
-    version: str = Field(examples=["0.1.0"])
+    version: str = Field(examples=["0.2.0"])
     problems: list[str] = Field(description="What is not well, in words.", examples=[[]])
     database: Component
     redis: Component

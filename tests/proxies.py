@@ -4,16 +4,16 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socket import create_connection
 from threading import Thread
 
 import httpx
 import pytest
 
 from stack.home import free_port
-from stack.plan import answers
 from tests.processes import until
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -84,6 +84,16 @@ def bare_nginx(url: str, home: Path) -> Iterator[str]:
 
 
 @contextmanager
+def nginx_for_bazarr(url: str, home: Path, key: str) -> Iterator[str]:
+    """With the example that adds a key."""
+    port = free_port()
+    site = (EXAMPLES / "bazarr" / "nginx-with-key.conf").read_text()
+    site = site.replace("tk_YOUR_KEY", key).replace("127.0.0.1:9000", f"127.0.0.1:{port}")
+    with _nginx(home, site.replace(f"http://{SERVICE}", url), port) as address:
+        yield address
+
+
+@contextmanager
 def _nginx(home: Path, site: str, port: int) -> Iterator[str]:
     program = _installed("nginx")
     home.chmod(0o755)
@@ -124,11 +134,17 @@ def _running(command: tuple[str, ...], home: Path, port: int) -> Iterator[str]:
     with log.open("wb") as out:
         process = subprocess.Popen(command, env=environment, stdout=out, stderr=out)
     try:
-        until(lambda: answers(f"{address}/health/live") or _ended(process, log))
+        until(lambda: _listens(port) or _ended(process, log))
         yield address
     finally:
         process.terminate()
         process.wait(30)
+
+
+def _listens(port: int) -> bool:
+    with suppress(OSError), create_connection(("127.0.0.1", port), timeout=2):
+        return True
+    return False
 
 
 def _ended(process: subprocess.Popen[bytes], log: Path) -> bool:
