@@ -31,7 +31,10 @@ class Settings(BaseSettings):
     # Where things are
     host: str = Field("127.0.0.1", description="Address the API binds to. Anything but loopback needs keys.")
     port: int = Field(8000, ge=0, le=65535, description="Port of the API.")
-    data_dir: Path = Field(Path("var"), description="Everything that must survive a restart lies below this folder.")
+    data_dir: Path = Field(
+        Path("var"),
+        description="All that must survive a restart. Sharing DATA_DIR deletes the other database's recordings.",
+    )
     database_url: str = Field(
         "", repr=False, description="PostgreSQL 15+. Empty: `python -m stack` runs an embedded server."
     )
@@ -48,17 +51,21 @@ class Settings(BaseSettings):
     )
     secret_key: SecretStr = Field(
         SecretStr(""),
-        description="API keys and webhook secrets hang on it. Empty: made once, kept in DATA_DIR/secrets.",
+        description="Losing it invalidates all keys and webhook signatures. Empty: one is made, in DATA_DIR/secrets.",
     )
     oidc_issuer: str = Field("", description="OpenID Connect issuer whose bearer tokens are accepted, by its URL.")
     oidc_audience: str = Field("", description="What `aud` of such a token must hold; needed with OIDC_ISSUER.")
     oidc_jwks_url: str = Field("", description="Where its keys are; empty: as its discovery document says.")
     oidc_role_claim: str = Field("roles", description="Claim with the roles; dots lead into objects.")
     oidc_admin_role: str = Field("admin", description="Who has this role is an admin, everybody else a user.")
-    rate_limit_per_minute: int = Field(0, ge=0, description="Requests a minute and key, unless the key says; 0: any.")
+    rate_limit_per_minute: int = Field(
+        0, ge=0, description="Requests a minute and key, unless the key says; 0: unlimited."
+    )
     rate_limit_fail_open: bool = Field(True, description="Whether requests pass while Redis, which counts, is away.")
-    quota_waiting_jobs: int = Field(0, ge=0, description="Jobs of one key that may wait at once; 0: any.")
-    quota_audio_hours_per_day: float = Field(0, ge=0, description="Hours of audio a key may submit in 24 h; 0: any.")
+    quota_waiting_jobs: int = Field(0, ge=0, description="Jobs of one key that may wait at once; 0: unlimited.")
+    quota_audio_hours_per_day: float = Field(
+        0, ge=0, description="Hours of audio a key may submit in 24 h; 0: unlimited."
+    )
     cors_origins: str = Field("", description="Origins, ','-separated, whose pages may call the API; empty: none.")
     outbound_allow: str = Field(
         "", description="Networks (CIDR, ','-separated) that `url` and `webhook_url` may reach although private."
@@ -113,7 +120,7 @@ class Settings(BaseSettings):
     worker_max_memory_mb: int = Field(0, ge=0, description="A child above this is replaced after its job; 0: never.")
     lease_seconds: float = Field(30, gt=0, description="A job whose worker is silent for this long is taken back.")
     relay_tick_seconds: float = Field(1, gt=0, description="How often the relay looks even if nobody woke it.")
-    republish_seconds: float = Field(45, gt=0, description="A doorbell nobody answered is rung again after this.")
+    republish_seconds: float = Field(45, gt=0, description="A wake-up without an answer is sent again after this.")
     promote_after_seconds: float = Field(300, gt=0, description="A normal job that waited this long counts as high.")
     max_failures: int = Field(5, ge=1, description="Exceptions after which a job is a dead letter.")
     max_losses: int = Field(2, ge=1, description="Crashes or hangs of its child after which a job is a dead letter.")
@@ -126,8 +133,8 @@ class Settings(BaseSettings):
     # Uploads and media
     max_upload_size_mb: int = Field(2048, ge=1, description="Largest accepted recording, in MiB.")
     max_batch_files: int = Field(100, ge=1, description="Most files in one POST /transcribe/batch.")
-    max_waiting_jobs: int = Field(10_000, ge=0, description="Above this POST answers 503; 0: no limit.")
-    max_waiting_audio_hours: float = Field(0, ge=0, description="Likewise, as hours of audio, estimated; 0: no limit.")
+    max_waiting_jobs: int = Field(10_000, ge=0, description="Above this POST answers 503; 0: unlimited.")
+    max_waiting_audio_hours: float = Field(0, ge=0, description="Likewise, as hours of audio, estimated; 0: unlimited.")
     min_free_disk_mb: int = Field(500, ge=0, description="With less free space for recordings POST answers 503.")
     max_audio_hours: float = Field(24, gt=0, description="Longest accepted recording.")
     decode_memory_mb: int = Field(1024, ge=256, description="Address space of the process that decodes one file.")
@@ -135,7 +142,7 @@ class Settings(BaseSettings):
 
     # Housekeeping
     retention_days: float = Field(
-        0, ge=0, description="Jobs final for so long are deleted, but for open dead letters; 0: never."
+        0, ge=0, description="Delete finished jobs after N days, except unresolved failures; 0: never."
     )
     event_retention_days: float = Field(90, ge=0, description="Likewise the history of final jobs; 0: never.")
 

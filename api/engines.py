@@ -46,7 +46,7 @@ class LastOrder(BaseModel):
 class ModelState(BaseModel):
     size: str = Field(description="`large-v3` for `large`, `large-v3-turbo` for `turbo`.", examples=["small"])
     is_default: bool = Field(description="What a request gets that names none.", examples=[True])
-    loaded: list[LoadedModel] = Field(description="As told by the last signs of life, seconds ago.")
+    loaded: list[LoadedModel] = Field(description="As told by the last heartbeats, seconds ago.")
     ordered: LastOrder | None = Field(description="Null: nobody ordered anything about it.")
 
 

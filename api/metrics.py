@@ -53,7 +53,8 @@ class State(Collector):
         yield InfoMetricFamily(PREFIX, "What runs here.", value={"version": VERSION})
         answers = [([part], int(getattr(health, part).ok)) for part in parts]
         yield _gauge("up", "Whether a part that all depend on answers.", ["part"], answers)
-        yield _gauge("queue_depth", "Doorbells in Redis.", ["queue"], [([q], n) for q, n in health.queues.items()])
+        waiting = [([queue], count) for queue, count in health.queues.items()]
+        yield _gauge("queue_depth", "Wake-up messages in Redis.", ["queue"], waiting)
         free = (health.storage.model_extra or {}).get("free_bytes")
         yield _gauge("storage_free_bytes", "Room for recordings.", [], [([], free)])
         if health.database.ok:  # else nothing is known of the rest, which is not the same as nothing

@@ -14,12 +14,16 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[1]
 ELSEWHERE = {  # a file of the repository: its page
     "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security-policy.md",
     "bench/README.md": "benchmarks.md",
     "client/README.md": "command-line.md",
     "demo/README.md": "demo.md",
     "deploy/README.md": "deploy.md",
     "deploy/two-hosts/README.md": "two-hosts.md",
+    "examples/README.md": "examples.md",
 }
+ICON = "ui/static/icon.svg"  # one for the page and the site
 SOURCES = {page: source for source, page in ELSEWHERE.items()}
 LINK = re.compile(r"\[([^\]\n]*)\]\((?![a-z]+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
@@ -27,6 +31,7 @@ LINK = re.compile(r"\[([^\]\n]*)\]\((?![a-z]+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     for source, page in ELSEWHERE.items():
         files.append(File.generated(config, page, abs_src_path=str(ROOT / source)))
+    files.append(File.generated(config, "images/icon.svg", abs_src_path=str(ROOT / ICON)))
     return files
 
 

@@ -331,6 +331,15 @@ def test_a_worker_host_is_told_what_it_must_share_and_shares_no_disk(name: str) 
     assert {volume.partition(":")[0] for volume in service["volumes"]} <= set(WORKERS["volumes"])
 
 
+def test_the_first_host_opens_its_servers_on_one_private_address_only() -> None:
+    first = yaml.safe_load((ROOT / "deploy" / "two-hosts" / "compose.first.yml").read_text())
+    assert set(first["services"]) == {"postgres", "redis"} <= set(COMPOSE["services"])
+    for service in first["services"].values():
+        assert set(service) == {"ports"}
+        (port,) = service["ports"]
+        assert re.fullmatch(r"\$\{PRIVATE_ADDRESS:\?[^}]+\}:(\d+):\1", port)
+
+
 def test_only_workers_run_on_a_worker_host_and_one_behind_a_profile_takes_the_gpu() -> None:
     assert set(WORKERS["services"]) == {"worker", "worker-retry", "worker-gpu"}
     assert {name for name, service in WORKERS["services"].items() if "deploy" in service} == {"worker-gpu"}

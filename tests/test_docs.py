@@ -248,6 +248,14 @@ def test_what_a_page_would_load_from_another_host_is_seen() -> None:
     assert Assets(page).found == ["//cdn.example.com/a.js", "https://example.com/a.css"]
 
 
+def test_page_and_site_have_one_colour_and_one_icon(site: Path) -> None:
+    day, night = re.findall(r"--accent: light-dark\((#\w+), (#\w+)\)", (ROOT / "ui/static/style.css").read_text())[0]
+    sheet = (site / "style.css").read_text()
+    assert set(re.findall(r"#\w{6}\b", sheet)) == {day, night}
+    assert (site / "images" / "icon.svg").read_bytes() == (ROOT / "ui/static/icon.svg").read_bytes()
+    assert 'href="images/icon.svg"' in (site / "index.html").read_text()
+
+
 def test_the_site_has_the_pages_that_lie_elsewhere_in_the_repository(site: Path) -> None:
     for page, words in {"changelog": "Unreleased", "benchmarks": "How to read a row", "command-line": "Ctrl-C"}.items():
         assert words in (site / f"{page}.html").read_text()
@@ -288,7 +296,9 @@ def test_every_option_and_filter_is_on_the_page() -> None:
     assert set(rows_of("option | values | what")) == {*SubtitleFields.model_fields}
 
 
-@pytest.mark.parametrize("page", ["api.md", "index.md", "security.md", "web-page.md"])
+@pytest.mark.parametrize(
+    "page", ["api.md", "index.md", "security.md", "web-page.md", "troubleshooting.md", "comparison.md", "upgrading.md"]
+)
 def test_every_file_test_and_setting_that_a_page_names_exists(page: str) -> None:
     text = (DOCS / page).read_text()
     tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
