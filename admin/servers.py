@@ -125,7 +125,7 @@ def redis_server(settings: Settings) -> Finding:
     if policy != "noeviction":
         return fail(found, "It may throw queues away: set maxmemory-policy noeviction.")
     if limit and used_mb > 0.9 * limit_mb:
-        return warn(found, "It is nearly full, and then refuses doorbells: raise maxmemory.")
+        return warn(found, "It is nearly full, and then refuses to wake workers: raise maxmemory.")
     return ok(found)
 
 
