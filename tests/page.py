@@ -26,11 +26,11 @@ def submitted(http: httpx.Client, content: bytes, name: str, **options: str) -> 
     return str(answer.json()["job_id"])
 
 
-def finished(http: httpx.Client, job_id: str) -> str:
+def finished(http: httpx.Client, job_id: str, within_s: float = 60) -> str:
     def is_final() -> bool:
         return http.get(f"/transcribe/{job_id}").json()["status"] in ("completed", "failed", "cancelled")
 
-    until(is_final, 60)
+    until(is_final, within_s)
     return job_id
 
 

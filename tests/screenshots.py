@@ -1,6 +1,11 @@
-"""Pictures of every view of the page, light and dark, wide and on a phone: `python -m tests.screenshots OUT_DIR`."""
+"""Pictures of every view of the page, light and dark, wide and on a phone; with --docs those of the documentation.
 
-import sys
+    python -m tests.screenshots OUT_DIR [--docs] [--recordings FOLDER] [--models FOLDER] [--model NAME]
+
+What of the recordings comes last by name is opened; without a folder, and without a model, they are those of `demo`.
+"""
+
+import argparse
 import tempfile
 from pathlib import Path
 
@@ -9,41 +14,61 @@ from playwright.sync_api import Browser, Page, ViewportSize, expect
 
 from stack.running import Stack
 from tests.browser import Watch, chromium, visited
-from tests.page import finished, open_view, sample, segment, submitted
+from tests.page import SAMPLES, finished, open_view, segment, submitted
 
 SIZES: dict[str, ViewportSize] = {"wide": {"width": 1100, "height": 700}, "phone": {"width": 360, "height": 740}}
 VIEWS = {"recordings": "/", "transcript": "/jobs/{job}", "letters": "/letters", "health": "/health"}
-NAMES = [("british.m4a", "interview.m4a"), ("german.mp3", "besprechung.mp3"), ("english-minute.webm", "lecture.webm")]
+DOCS = {"recordings": "light", "transcript": "dark", "health": "light"}
+SCALE = 2  # pixels a point
+LONGEST_S = 900  # that one recording may take
+HISTORY_MS = 31_000  # of health: a look each 5 s
+OPTIONS = {"word_timestamps": "true"}
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
-    folder.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory() as data,
-        chromium() as browser,
-        Stack(Path(data), whisper_model_size="demo") as stack,
-    ):
-        job = filled(stack.url)
+    wanted = _arguments()
+    wanted.out.mkdir(parents=True, exist_ok=True)
+    settings = {"whisper_model_size": wanted.model, "model_download": "false"}
+    if wanted.models:
+        settings["model_cache_dir"] = str(wanted.models)
+    with tempfile.TemporaryDirectory() as data, chromium() as browser, Stack(Path(data), **settings) as stack:
+        job = filled(
+            stack.url, sorted(path for path in wanted.recordings.iterdir() if path.suffix not in (".txt", ".json"))
+        )
+        if wanted.docs:
+            for name, scheme in DOCS.items():
+                picture(browser, stack.url, VIEWS[name].format(job=job), wanted.out / f"{name}.png", "wide", scheme)
+            return
         for size in SIZES:
             for scheme in ("light", "dark"):
                 for name, path in VIEWS.items():
-                    picture(browser, stack.url, path.format(job=job), folder / f"{name}-{size}-{scheme}.png")
+                    file = wanted.out / f"{name}-{size}-{scheme}.png"
+                    picture(browser, stack.url, path.format(job=job), file, size, scheme)
 
 
-def filled(url: str) -> str:
-    """A service with some recordings; the id of the last one, in which a word is corrected."""
-    with httpx.Client(base_url=url, timeout=30) as http:
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.screenshots")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--docs", action="store_true")
+    parser.add_argument("--recordings", type=Path, default=SAMPLES)
+    parser.add_argument("--models", type=Path)
+    parser.add_argument("--model", default="demo")
+    return parser.parse_args()
+
+
+def filled(url: str, files: list[Path]) -> str:
+    """A service with recordings, one of which is cut off and one at work; the id of the last one."""
+    with httpx.Client(base_url=url, timeout=60) as http:
         finished(http, submitted(http, b"RIFF....WAVE, and then nothing", "cut-off.wav"))
-        job = [sample(http, file, name) for file, name in NAMES][-1]
-        http.patch(f"/transcribe/{job}/segments/3", json={"text": "The weather is nice today."})
-        submitted(http, (Path(__file__).parents[1] / "demo/samples/english-minute.webm").read_bytes(), "standup.webm")
-    return job
+        jobs = [finished(http, submitted(http, path.read_bytes(), path.name, **OPTIONS), LONGEST_S) for path in files]
+        said = http.get(f"/transcribe/{jobs[-1]}/segments").json()["segments"][3]["text"].strip()
+        http.patch(f"/transcribe/{jobs[-1]}/segments/3", json={"text": f"{said[0].upper()}{said[1:]}"})
+    return jobs[-1]
 
 
-def picture(browser: Browser, url: str, path: str, file: Path) -> None:
-    size, scheme = file.stem.split("-")[1:]
-    with visited(browser, Watch(url), color_scheme=scheme, viewport=SIZES[size]) as page:
+def picture(browser: Browser, url: str, path: str, file: Path, size: str, scheme: str) -> None:
+    watch = Watch(url)
+    with visited(browser, watch, color_scheme=scheme, viewport=SIZES[size], device_scale_factor=SCALE) as page:
         open_view(page, path)
         _ready(page, path)
         page.screenshot(path=file)
@@ -53,7 +78,7 @@ def picture(browser: Browser, url: str, path: str, file: Path) -> None:
 def _ready(page: Page, path: str) -> None:
     expect(page.locator(".job, .letter, .segments li, .card").first).to_be_visible()
     if path == VIEWS["health"]:
-        page.wait_for_timeout(11_000)  # three looks make a line
+        page.wait_for_timeout(HISTORY_MS)
     if path.startswith("/jobs/"):
         segment(page, 2).locator(".word").nth(3).click()
 

@@ -91,7 +91,8 @@ def dead(http: httpx.Client) -> str:
 def test_a_dropped_file_becomes_text_and_a_subtitle_file_without_a_reload(page: Page, tmp_path: Path) -> None:
     open_view(page, "/", "Recordings")
     page.evaluate("window.stayed = true")
-    page.get_by_label("Language").select_option("en")
+    page.get_by_text("Options", exact=True).first.click()
+    page.get_by_role("combobox", name="Language", exact=True).select_option("en")
     first, second = ((SAMPLES / name).read_bytes() for name in ("english.wav", "german.mp3"))
     drop(page, ("dropped.wav", first), ("second.mp3", second))
     for name in ("dropped.wav", "second.mp3"):
@@ -308,13 +309,20 @@ def test_a_dead_letter_is_shown_with_its_reason_and_replayed(page: Page, http: h
     expect(letter).to_have_count(0)
 
 
-def test_the_health_of_every_part_is_drawn_over_time(page: Page, minute: str) -> None:
+def test_the_health_of_every_part_is_drawn_over_time(page: Page, http: httpx.Client, minute: str, dead: str) -> None:
     open_view(page, "/health", "Health")
-    expect(page.get_by_text("All is well.")).to_be_visible()
+    summary = page.locator(".summary")
+    expect(summary).to_contain_text("failed for good")
+    expect(summary.get_by_role("link", name="See the dead letters")).to_be_visible()
+    for letter in http.get("/admin/errors", params={"resolved": "false"}).json()["data"]:
+        http.post(f"/admin/errors/{letter['id']}/resolve")
+    expect(summary).to_contain_text("All is well.", timeout=15_000)
     expect(page.get_by_role("link", name="Flower")).to_have_attribute("href", re.compile(r"^http://127\.0\.0\.1:\d+$"))
     expect(page.get_by_role("img", name=re.compile("Waiting: now"))).to_be_visible()
     waiting = page.locator(".chart .line").first
-    expect(waiting).to_have_attribute("d", re.compile("L"), timeout=15_000)  # two looks make a line
+    expect(waiting).to_have_attribute("d", re.compile(r"^M0\.0 .*L240\.0 "))  # over the whole width
+    expect(page.locator(".card .note").first).to_have_text(re.compile(r"^Peak, last \d+ s: \d"))
+    expect(page.locator(".card .note").last).to_have_text(re.compile("^Lowest"))
     page.get_by_text("The last hour as a table").click()
     expect(page.locator("details tbody tr").first).to_contain_text(re.compile(r"\d\d:\d\d"))
     for text in ("transcription.high", "demo", "cpu"):
@@ -351,6 +359,7 @@ def test_a_hostile_name_and_a_hostile_text_are_shown_as_text(page: Page, http: h
     expect(segment(page, 0).locator(".text")).to_have_text(text)
     page.get_by_role("searchbox").fill("<img")
     expect(page.locator(".find .count")).to_have_text("1 of 1")
+    page.get_by_role("button", name="More actions").click()
     page.get_by_role("button", name="Delete").click()
     expect(page.get_by_role("dialog")).to_contain_text(HOSTILE)
     assert "owned" not in page.title().replace(HOSTILE, "")
@@ -373,6 +382,9 @@ def test_no_view_has_a_flaw_that_axe_finds_nor_is_wider_than_a_phone(
         check_axe(page, "an edit")
         page.set_viewport_size({"width": 1280, "height": 800})
         check_axe(page, "wide")
+        page.get_by_text("Details").click()
+        page.get_by_role("button", name="More actions").click()
+        check_axe(page, "a menu")
         page.get_by_role("button", name="Delete").click()
         check_axe(page, "a question")
 
@@ -381,10 +393,14 @@ def test_the_colours_are_chosen_and_kept(page: Page) -> None:
     open_view(page, "/", "Recordings")
     colour = "getComputedStyle(document.body).backgroundColor"
     light = page.evaluate(colour)
-    page.get_by_label("Colours").select_option("dark")
+    page.get_by_role("button", name="Use dark colours").click()
     dark = page.evaluate(colour)
     assert light != dark
     page.reload()
+    assert page.evaluate(colour) == dark
+    page.get_by_role("button", name="Use light colours").click()
+    page.emulate_media(color_scheme="dark")  # who chose what the system has goes with the system again
+    expect(page.get_by_role("button", name="Use light colours")).to_be_visible()
     assert page.evaluate(colour) == dark
 
 

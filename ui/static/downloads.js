@@ -1,7 +1,7 @@
 // The transcript as a file, or on the clipboard. A link could not carry the key, so a file is fetched, then handed over.
 
 import { call, query } from "./api.js";
-import { announce, button, el, field, select } from "./dom.js";
+import { announce, button, el, field, select, uniqueId } from "./dom.js";
 
 const FORMATS = ["txt", "srt", "vtt", "tsv", "lrc", "json"];
 const LAYOUT = { // of srt and vtt: label, and what the field is like
@@ -17,15 +17,18 @@ const LET_GO_MS = 60_000;
 /** `text()`: what is copied; `isCorrected()`: whether somebody has made corrections. */
 export function downloads(job, { text, isCorrected, onProblem }) {
   const corrected = el("input", { type: "checkbox", checked: true });
-  const choice = el("label", { class: "check", hidden: true }, corrected, " with corrections");
+  const choice = el("label", { class: "check", hidden: true }, corrected, "with corrections");
   const subtitles = subtitleOptions();
   const fetched = (format) => () => download(job, format, isCorrected() && corrected.checked, subtitles.values(format)).then(
     () => onProblem(null), onProblem,
   );
   const files = FORMATS.map((format) => button(format.toUpperCase(), fetched(format), { "aria-label": `Download ${format}` }));
   const copy = button("Copy text", () => copied(text(corrected.checked)).then(() => announce("Copied"), onProblem));
-  const group = { class: "downloads", role: "group", "aria-label": "Download" };
-  const element = el("div", group, files, copy, choice, subtitles.element);
+  const id = uniqueId("downloads");
+  const element = el(
+    "div", { class: "downloads", role: "group", "aria-labelledby": id }, el("span", { id, class: "label" }, "Download"),
+    el("div", { class: "joined" }, files), copy, choice, subtitles.element,
+  );
   const update = () => {
     choice.hidden = !isCorrected();
   };

@@ -5,17 +5,18 @@ import { el, problemLine, setText } from "./dom.js";
 import { watchHealth } from "./samples.js";
 import { bytes, number, span, timeOfDay } from "./units.js";
 
-const SHORTEST_MS = 60_000; // what the lines show at least
+const HOUR_S = 3600;
 const ms = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
+/** [name, measure, shown, the extreme that matters; usually the highest]. */
 const MEASURES = [
   ["Waiting", (health) => health.jobs.pending, number],
   ["Working", (health) => health.workers.busy, number],
-  ["Oldest waiting", (health) => (health.jobs.pending === undefined ? null : health.jobs.oldest_pending_seconds ?? 0), (value) => (value ? span(value) : "–")],
+  ["Oldest waiting", (health) => (health.jobs.pending === undefined ? null : health.jobs.oldest_pending_seconds ?? 0), (value) => (value ? span(value) : "none")],
   ["Dead letters", (health) => health.jobs.dead_letters, number],
   ["Database", (health) => health.database.latency_ms, ms],
   ["Redis", (health) => health.redis.latency_ms, ms],
   ["Models in memory", (health) => health.devices.reduce((sum, device) => sum + (device.memory_used ?? 0), 0), bytes],
-  ["Free storage", (health) => health.storage.free_bytes, bytes],
+  ["Free storage", (health) => health.storage.free_bytes, bytes, Math.min],
 ];
 
 export function health({ main }) {
@@ -39,8 +40,7 @@ export function health({ main }) {
     if (table.open) fillHistory(history, samples);
     const now = samples.at(-1).health;
     if (!now) return;
-    summary.dataset.status = now.status;
-    setText(summary, now.status === "ok" ? `All is well. Version ${now.version}.` : `Not well: ${now.problems.join("; ")}.`);
+    summarise(summary, now);
     if (now.flower_url && flower.hidden) {
       flower.replaceChildren("The tasks of each worker: ", el("a", { href: now.flower_url, rel: "noreferrer" }, "Flower"));
       flower.hidden = false;
@@ -57,18 +57,29 @@ export function health({ main }) {
   return { close };
 }
 
+/** Nothing is well while a recording that failed for good waits for somebody. */
+function summarise(summary, { status, version, problems, jobs }) {
+  const dead = jobs.dead_letters ?? 0;
+  const waits = dead === 1 ? "1 recording has failed for good and waits" : `${number(dead)} recordings have failed for good and wait`;
+  const well = dead ? `Every part works, but ${waits} for you.` : "All is well.";
+  const text = `${status === "ok" ? well : `Not well: ${problems.join("; ")}.`} Version ${version}.`;
+  summary.dataset.status = status === "ok" && dead ? "attention" : status;
+  if (summary.firstChild?.data === text) return;
+  summary.replaceChildren(text, dead ? el("a", { href: "#/letters" }, "See the dead letters") : "");
+}
+
 function drawCards(cards, samples) {
-  const to = samples.at(-1).at;
-  const from = Math.min(samples[0].at, to - SHORTEST_MS);
-  const made = MEASURES.map(([name, measure, shown]) => {
+  const seconds = (samples.at(-1).at - samples[0].at) / 1000;
+  const period = `last ${seconds > 0.95 * HOUR_S ? "hour" : span(Math.max(1, seconds))}`;
+  const made = MEASURES.map(([name, measure, shown, extreme = Math.max]) => {
     const points = samples.map(({ at, health: told }) => ({ at, value: valueOf(told, measure) }));
     const values = points.map((point) => point.value).filter((value) => value !== null);
     const now = points.at(-1).value;
     const text = now === null ? "–" : shown(now);
-    const most = values.length ? shown(Math.max(...values)) : "–";
-    const label = `${name}: now ${text}, at most ${most} in the last ${span((to - from) / 1000)}`;
+    const most = values.length ? shown(extreme(...values)) : "–";
+    const note = `${extreme === Math.max ? "Peak" : "Lowest"}, ${period}: ${most}`;
     return el("section", { class: "card" }, el("h2", {}, name), el("p", { class: "value" }, text),
-      lineChart(points, { label, from, to, floor: 1 }), el("p", { class: "note" }, `at most ${most}`));
+      lineChart(points, { label: `${name}: now ${text}. ${note}`, floor: 1 }), el("p", { class: "note" }, note));
   });
   cards.replaceChildren(...made);
 }

@@ -2,7 +2,7 @@
 
 import { ask, paced, query } from "./api.js";
 import { confirm } from "./dialog.js";
-import { announce, button, el, field, problemLine, select } from "./dom.js";
+import { announce, button, el, problemLine, select } from "./dom.js";
 import { intake } from "./intake.js";
 import { poll } from "./poll.js";
 import { isFinal, row } from "./row.js";
@@ -19,8 +19,8 @@ const STATUSES = ["pending", "processing", "completed", "failed", "cancelled"].m
 export function jobs({ main, query: asked }) {
   document.title = "Recordings – Whisper Queue";
   const entry = intake();
-  const status = select([["", "all"], ...STATUSES]);
-  const search = el("input", { type: "search", placeholder: "Part of a name" });
+  const status = select([["", "Any status"], ...STATUSES], { "aria-label": "Status" });
+  const search = el("input", { type: "search", placeholder: "Find by name", "aria-label": "Name" });
   const list = el("ul", { class: "jobs", "aria-label": "Recordings" });
   const empty = el("p", { class: "empty", hidden: true });
   const more = button("More", () => loadMore().catch(problem.show), { hidden: true });
@@ -33,7 +33,7 @@ export function jobs({ main, query: asked }) {
 
   main.append(
     el("h1", {}, "Recordings"), entry.element, problem.element,
-    el("div", { class: "filters", role: "search" }, field("Status", status), field("Name", search)), list, empty, more,
+    el("div", { class: "filters", role: "search" }, search, status), list, empty, more,
   );
 
   async function look() {

@@ -3,6 +3,7 @@
 // to a size that every browser can hold.
 
 import { address, call } from "./api.js";
+import { controls } from "./controls.js";
 import { el, setText } from "./dom.js";
 import { key } from "./session.js";
 import { bytes } from "./units.js";
@@ -12,14 +13,15 @@ const CANNOT_PLAY = "This browser cannot play the recording: it is not here yet,
 
 /** `onTime(seconds)` comes with each frame while it plays. */
 export function player(job, onTime) {
-  const audio = el("audio", { controls: true, preload: "metadata", "aria-label": `Recording ${job.filename}` });
+  const audio = el("audio", { preload: "metadata" });
+  const bar = controls(audio, { label: `Player of ${job.filename}`, duration: job.audio?.duration ?? 0 });
   const note = el("p", { class: "note", role: "status", hidden: true });
   const abort = new AbortController();
   let frame = 0;
   let url = "";
 
   const explain = (text) => {
-    audio.hidden = true;
+    bar.hidden = true;
     note.hidden = false;
     setText(note, text);
   };
@@ -52,7 +54,7 @@ export function player(job, onTime) {
     onTime(seconds);
   }
 
-  return { element: el("div", { class: "player" }, audio, note), seek, close, time: () => audio.currentTime };
+  return { element: el("div", { class: "player" }, bar, note), seek, close, time: () => audio.currentTime };
 }
 
 async function source(job, signal) {

@@ -1,5 +1,6 @@
 // A recording from the microphone. Nothing is sent before the reader has heard it and says so.
 
+import { controls } from "./controls.js";
 import { announce, button, el, setText } from "./dom.js";
 import { clock } from "./units.js";
 
@@ -30,9 +31,9 @@ export function recorder(onRecorded) {
     const made = new MediaRecorder(stream);
     const parts = [];
     made.ondataavailable = (event) => parts.push(event.data);
-    made.onstop = () => end(stream, new Blob(parts, { type: made.mimeType }));
-    made.start(1000);
+    made.onstop = () => end(new Blob(parts, { type: made.mimeType }), (Date.now() - since) / 1000);
     const since = Date.now();
+    made.start(1000);
     const timer = setInterval(() => setText(time, clock((Date.now() - since) / 1000)), 250);
     running = { recorder: made, stream, timer };
     [start.hidden, live.hidden] = [true, false];
@@ -40,11 +41,11 @@ export function recorder(onRecorded) {
     announce("Recording");
   }
 
-  function end(stream, blob) {
+  function end(blob, seconds) {
     release();
     [start.hidden, live.hidden] = [false, true];
     setText(time, "0:00");
-    if (blob.size) offer(new File([blob], fileName(blob.type), { type: blob.type }));
+    if (blob.size) offer(new File([blob], fileName(blob.type), { type: blob.type }), seconds);
   }
 
   function release() {
@@ -53,7 +54,7 @@ export function recorder(onRecorded) {
     running = null;
   }
 
-  function offer(file) {
+  function offer(file, duration) {
     const url = URL.createObjectURL(file);
     const done = () => {
       URL.revokeObjectURL(url);
@@ -66,11 +67,11 @@ export function recorder(onRecorded) {
       onRecorded(file);
     };
     review.replaceChildren(
-      el("audio", { controls: true, src: url, "aria-label": "What you recorded" }),
-      button("Transcribe it", keep, { class: "primary" }), button("Discard", done),
+      controls(el("audio", { src: url }), { label: "What you recorded", duration }),
+      button("Transcribe it", keep, { class: "primary keep" }), button("Discard", done),
     );
     review.hidden = false;
-    review.querySelector("button").focus();
+    review.querySelector("button.keep").focus();
     announce("The recording can be transcribed or discarded");
   }
 

@@ -14,9 +14,12 @@ export function row(job, act) {
   const state = el("span", { class: "state" });
   const facts = el("span", { class: "facts" });
   const created = el("time", { datetime: job.created_at, title: moment(job.created_at) });
-  const cancel = button("Cancel", () => act("cancel", shown), { "aria-label": `Cancel ${job.filename}` });
-  const remove = button("Delete", () => act("delete", shown), { "aria-label": `Delete ${job.filename}` });
-  const element = el("li", { class: "job" }, name, badge, bar, state, facts, created, cancel, remove);
+  const cancel = button("Cancel", () => act("cancel", shown), { class: "quiet", "aria-label": `Cancel ${job.filename}` });
+  const remove = button("Delete", () => act("delete", shown), { class: "quiet dim", "aria-label": `Delete ${job.filename}` });
+  const element = el(
+    "li", { class: "job" }, el("div", { class: "what" }, name, facts), el("div", { class: "how" }, badge, state, bar), created,
+    el("div", { class: "actions" }, cancel, remove),
+  );
   let shown = null;
 
   /** `detail`: place in the queue and estimate, which the list does not have. */

@@ -2,6 +2,7 @@
 // browsers without them (before 2025) mark the whole segment.
 
 import { button, el, setText } from "./dom.js";
+import { icon } from "./icons.js";
 
 const CAN_PAINT = "highlights" in (window.CSS ?? {});
 
@@ -9,8 +10,8 @@ const CAN_PAINT = "highlights" in (window.CSS ?? {});
 export function search(texts) {
   const input = el("input", { type: "search", placeholder: "Find in the text", "aria-label": "Find in the text" });
   const count = el("span", { class: "count", role: "status" });
-  const back = button("↑", () => go(-1), { "aria-label": "Previous match", disabled: true });
-  const on = button("↓", () => go(1), { "aria-label": "Next match", disabled: true });
+  const back = button(icon("up"), () => go(-1), { class: "round", "aria-label": "Previous match", disabled: true });
+  const on = button(icon("down"), () => go(1), { class: "round", "aria-label": "Next match", disabled: true });
   let matches = [];
   let at = -1;
 

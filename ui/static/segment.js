@@ -4,9 +4,9 @@ import { ask } from "./api.js";
 import { announce, button, el, problemLine } from "./dom.js";
 import { clock } from "./units.js";
 
-/** `on` has seek(seconds), time() and changed(); `editable` once the job is completed. */
+/** `on` has seek(seconds), time() and changed(); `editable` once the job is completed; `label` stands above the text. */
 export class Segment {
-  constructor(jobId, data, on, { editable }) {
+  constructor(jobId, data, on, { editable, label = "" }) {
     this.jobId = jobId;
     this.on = on;
     this.words = [];
@@ -15,10 +15,11 @@ export class Segment {
       class: "time", "aria-label": `Play from ${clock(data.start)}`, "aria-keyshortcuts": "ArrowLeft ArrowRight",
     });
     this.time.addEventListener("keydown", (event) => this.step(event));
-    this.text = el("p", { class: "text", onclick: (event) => this.clicked(event) });
-    this.edit = button("Edit", () => this.open(), { class: "quiet", "aria-label": `Edit the text at ${clock(data.start)}` });
+    this.text = el("p", { class: "text", dir: "auto", lang: data.language, onclick: (event) => this.clicked(event) });
+    this.edit = button("Edit", () => this.open(), { class: "quiet dim", "aria-label": `Edit the text at ${clock(data.start)}` });
     this.edit.hidden = !editable;
-    this.element = el("li", { id: `segment-${data.id}` }, this.time, this.text, this.edit);
+    const said = label && el("p", { class: "label" }, label);
+    this.element = el("li", { id: `segment-${data.id}` }, said, this.time, this.text, this.edit);
     this.show(data);
   }
 
@@ -70,7 +71,7 @@ export class Segment {
 
   open() {
     this.problem = problemLine();
-    this.area = el("textarea", { "aria-label": `Text at ${clock(this.data.start)}`, maxlength: 5000, rows: 2 });
+    this.area = el("textarea", { "aria-label": `Text at ${clock(this.data.start)}`, maxlength: 5000, rows: 2, dir: "auto" });
     this.area.value = this.said;
     this.area.addEventListener("keydown", (event) => this.typed(event));
     const restore = this.data.corrected_text === null ? null : button("Restore the original", () => this.save(null));

@@ -2,6 +2,7 @@
 
 import { el } from "./dom.js";
 import { Segment } from "./segment.js";
+import { languageName } from "./units.js";
 
 /** `on` has seek(seconds), time() and changed(). */
 export function segments(jobId, on) {
@@ -10,9 +11,15 @@ export function segments(jobId, on) {
   let marked = null;
   let follows = true;
 
-  function add(data, { editable }) {
+  /** `language`: of the whole recording, where it is known. */
+  function add(data, { editable, language = null }) {
     const known = new Set(all.map((one) => one.data.id));
-    const made = data.filter(({ id }) => !known.has(id)).map((one) => new Segment(jobId, one, on, { editable }));
+    let before = all.at(-1)?.data ?? { language };
+    const made = data.filter(({ id }) => !known.has(id)).map((one) => {
+      const label = labelOf(one, before);
+      before = one;
+      return new Segment(jobId, one, on, { editable, label });
+    });
     all = all.concat(made);
     list.append(...made.map((one) => one.element));
   }
@@ -59,4 +66,11 @@ export function segments(jobId, on) {
       list.replaceChildren();
     },
   };
+}
+
+/** Where the channel or the language changes. */
+function labelOf(data, before) {
+  const channel = (data.channel ?? null) !== null && data.channel !== before.channel && `Channel ${data.channel + 1}`;
+  const language = data.language && before.language && data.language !== before.language && languageName(data.language);
+  return [channel, language].filter(Boolean).join(" · ");
 }

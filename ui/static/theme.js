@@ -1,21 +1,30 @@
-// Light, dark, or as the system has it. A plain script in the head, so that no page shows in the wrong colours first.
+// Light or dark: as the system has it, until the reader chooses the other. A plain script in the head, so that no page
+// shows in the wrong colours first.
 (() => {
   const NAME = "theme";
   const root = document.documentElement;
+  const system = window.matchMedia("(prefers-color-scheme: dark)");
+  const ofSystem = () => (system.matches ? "dark" : "light");
+  const shown = () => localStorage.getItem(NAME) || ofSystem();
+  const other = () => (shown() === "dark" ? "light" : "dark");
 
-  const apply = (theme) => {
-    if (theme) root.dataset.theme = theme;
-    else delete root.dataset.theme;
+  const apply = () => {
+    root.dataset.theme = shown();
+    const choice = document.getElementById("theme");
+    if (!choice) return;
+    choice.title = `Use ${other()} colours`;
+    choice.setAttribute("aria-label", choice.title);
   };
 
-  const stored = localStorage.getItem(NAME) ?? "";
-  apply(stored);
+  apply();
+  system.addEventListener("change", apply);
   document.addEventListener("DOMContentLoaded", () => {
-    const choice = document.getElementById("theme");
-    choice.value = stored;
-    choice.addEventListener("change", () => {
-      localStorage.setItem(NAME, choice.value);
-      apply(choice.value);
+    apply();
+    document.getElementById("theme").addEventListener("click", () => {
+      const chosen = other();
+      if (chosen === ofSystem()) localStorage.removeItem(NAME);
+      else localStorage.setItem(NAME, chosen);
+      apply();
     });
   });
 })();

@@ -1,16 +1,19 @@
 // One recording: how far it is, its text as it comes, and what can be done with it.
 
 import { ask, paced } from "./api.js";
+import { about } from "./about.js";
 import { confirm } from "./dialog.js";
 import { announce, button, el, problemLine, setText } from "./dom.js";
 import { downloads } from "./downloads.js";
 import { deletionOf } from "./jobs.js";
+import { menu } from "./menu.js";
 import { player } from "./player.js";
 import { poll } from "./poll.js";
 import { factsOf, isFinal, stateOf } from "./row.js";
 import { search } from "./search.js";
 import { segments } from "./segments.js";
-import { moment, number } from "./units.js";
+import { number } from "./units.js";
+import { warnings } from "./warnings.js";
 
 const MOVING_MS = 1_500;
 
@@ -23,41 +26,41 @@ export function transcript({ main, parameters: [id] }) {
   let sound = null;
   let files = null;
   let isClosed = false;
-  main.append(el("p", { class: "back" }, el("a", { href: "#/" }, "← All recordings")), problem.element);
+  const place = el("div", { class: "reading" }, el("p", { class: "back" }, el("a", { href: "#/" }, "← All recordings")), problem.element);
+  main.append(place);
 
   async function look() {
     const job = await ask(`transcribe/${id}`);
     if (isClosed) return null; // another view has the page
     if (!head) build(job);
     head.update(job);
-    if (job.status === "completed") complete(job.result);
+    if (job.status === "completed") complete(job);
     else await addNew(job);
     return isFinal(job) ? null : paced(MOVING_MS);
   }
 
   function build(job) {
     document.title = `${job.filename} – Whisper Queue`;
-    head = heading(job, (name) => act(name, job).catch(problem.show));
+    head = heading(job, (name) => act(name, job).catch(problem.show), (seconds) => sound.seek(seconds));
     sound = player(job, text.mark);
     const follow = el("input", { type: "checkbox", checked: true, onchange: () => text.follow(follow.checked) });
-    const bar = el("div", { class: "tools" }, sound.element, find.element, el("label", { class: "check" }, follow, " follow"));
-    main.append(head.element, bar, text.element);
+    const bar = el("div", { class: "tools" }, sound.element, find.element, el("label", { class: "check" }, follow, "Follow"));
+    place.append(head.element, bar, text.element);
   }
 
   async function addNew(job) {
     const { segments: found } = await ask(`transcribe/${id}/segments?after=${text.last()}`);
     if (found.length && !isFinal(job)) announce(found.map((one) => one.text).join(" "));
-    text.add(found, { editable: false });
+    text.add(found, { editable: false, language: job.language });
     find.refresh();
   }
 
-  function complete(result) {
+  function complete({ result, language }) {
     text.clear(); // until now nothing could be edited
-    text.add(result.segments, { editable: true });
-    head.complete(result);
+    text.add(result.segments, { editable: true, language });
     files = downloads({ job_id: id }, { text: text.text, isCorrected: text.isCorrected, onProblem: problem.show });
     head.element.append(files.element);
-    if (!result.segments.length) text.element.replaceChildren(el("li", { class: "empty" }, "Nothing was said."));
+    if (!result.segments.length) text.element.replaceChildren(el("li", { class: "empty" }, "No speech was found."));
     changed();
   }
 
@@ -88,16 +91,20 @@ export function transcript({ main, parameters: [id] }) {
   return { close, isUnsaved: text.isUnsaved };
 }
 
-/** Name, status and facts of the job. */
-function heading(job, act) {
+/** Name, status and facts of the job, with what its text may lack. */
+function heading(job, act, seek) {
   const badge = el("span", { class: "badge" });
   const bar = el("progress", { max: 100, "aria-label": "Progress" });
   const state = el("span", { class: "state" });
-  const facts = el("p", { class: "facts" });
+  const facts = el("span", { class: "facts" });
   const cancel = button("Cancel", () => act("cancel"));
-  const remove = button("Delete", () => act("delete"), { class: "danger" });
-  const line = el("p", { class: "status" }, badge, bar, state, cancel, remove);
-  const element = el("div", { class: "head" }, el("h1", {}, job.filename), line, facts);
+  const actions = menu("More actions", [button("Delete…", () => act("delete"), { class: "danger" })]);
+  const told = warnings(seek);
+  const details = about();
+  const element = el(
+    "div", { class: "head" }, el("div", { class: "title" }, el("h1", {}, job.filename), actions),
+    el("p", { class: "status" }, badge, bar, state, facts, cancel), details.element, told.element,
+  );
   let before = job.status;
 
   function update(now) {
@@ -106,17 +113,19 @@ function heading(job, act) {
     bar.hidden = isFinal(now);
     bar.value = now.progress;
     setText(state, stateOf(now, now));
-    setText(facts, [factsOf(now), `sent ${moment(now.created_at)}`].join(" · "));
-    [cancel.hidden, remove.hidden] = [isFinal(now), !isFinal(now)];
+    setText(facts, [factsOf(now), ...saidOf(now.result)].filter(Boolean).join(" · "));
+    [cancel.hidden, actions.hidden] = [isFinal(now), !isFinal(now)];
+    details.update(now);
+    told.update(now.result?.warnings);
     if (before !== now.status) announce(`${now.filename}: ${now.status}`);
     before = now.status;
   }
 
-  function complete(result) {
-    const sure = result.confidence === null ? null : `confidence ${Math.round(result.confidence * 100)} %`;
-    const said = [`${number(result.word_count)} words`, sure].filter(Boolean).join(" · ");
-    facts.append(` · ${said}`);
-  }
+  return { element, update };
+}
 
-  return { element, update, complete };
+function saidOf(result) {
+  if (!result) return [];
+  const sure = result.confidence === null ? null : `confidence ${Math.round(result.confidence * 100)} %`;
+  return [`${number(result.word_count)} words`, sure];
 }

@@ -54,6 +54,7 @@ export const timeOfDay = (ms) => CLOCK.format(new Date(ms));
 
 /** "de" -> "German", in the reader's language. */
 export function languageName(code) {
+  if (code === "multi") return "several languages";
   try {
     return new Intl.DisplayNames(undefined, { type: "language" }).of(code);
   } catch {
