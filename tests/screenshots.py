@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, Page, ViewportSize, expect
 from stack.running import Stack
 from tests.browser import Watch, chromium, visited
 from tests.page import SAMPLES, finished, open_view, segment, submitted
+from tests.processes import until
 
 SIZES: dict[str, ViewportSize] = {"wide": {"width": 1100, "height": 700}, "phone": {"width": 360, "height": 740}}
 VIEWS = {"recordings": "/", "transcript": "/jobs/{job}", "letters": "/letters", "health": "/health"}
@@ -57,12 +58,12 @@ def _arguments() -> argparse.Namespace:
 
 
 def filled(url: str, files: list[Path]) -> str:
-    """A service with recordings, one of which is cut off and one at work; the id of the last one."""
+    """A service with recordings, one of which is cut off and one at work; the id of the last one that is done."""
     with httpx.Client(base_url=url, timeout=60) as http:
         finished(http, submitted(http, b"RIFF....WAVE, and then nothing", "cut-off.wav"))
         jobs = [finished(http, submitted(http, path.read_bytes(), path.name, **OPTIONS), LONGEST_S) for path in files]
-        said = http.get(f"/transcribe/{jobs[-1]}/segments").json()["segments"][3]["text"].strip()
-        http.patch(f"/transcribe/{jobs[-1]}/segments/3", json={"text": f"{said[0].upper()}{said[1:]}"})
+        last = submitted(http, files[-1].read_bytes(), files[-1].with_stem("at-work").name, **OPTIONS)
+        until(lambda: http.get(f"/transcribe/{last}").json()["progress"] > 0, LONGEST_S)
     return jobs[-1]
 
 

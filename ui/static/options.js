@@ -23,13 +23,11 @@ export function optionsForm() {
     "details", { class: "options" }, el("summary", {}, "Options", chosen),
     el("fieldset", {}, el("legend", { class: "unseen" }, "Options"), names.map((name) => fields[name].element), reset),
   );
-  let wanted = { ...stored() };
 
   const values = () => Object.fromEntries(names.map((name) => [name, valueOf(fields[name].control)]));
   const isShown = (name) => !fields[name].element.hidden;
 
   function put(given) {
-    wanted = given;
     for (const name of names) choose(fields[name].control, given[name] ?? USUAL[name] ?? "");
     show();
   }
@@ -46,9 +44,13 @@ export function optionsForm() {
     show();
   }
 
-  put(wanted);
+  const before = stored();
+  put(before);
   element.addEventListener("change", changed);
-  addModels(fields.model_size.control).then(() => put(wanted), () => {}); // without the list, the default is left
+  addModels(fields.model_size.control).then(() => {
+    choose(fields.model_size.control, before.model_size ?? "");
+    show();
+  }, () => {}); // without the list, the default is left
   const asked = () => Object.entries(values()).filter(([name, value]) => isShown(name) && value !== (OF_API[name] ?? ""));
   return { element, values: () => Object.fromEntries(asked()) };
 }
