@@ -62,7 +62,7 @@ def filled(url: str, files: list[Path]) -> str:
     with httpx.Client(base_url=url, timeout=60) as http:
         finished(http, submitted(http, b"RIFF....WAVE, and then nothing", "cut-off.wav"))
         jobs = [finished(http, submitted(http, path.read_bytes(), path.name, **OPTIONS), LONGEST_S) for path in files]
-        last = submitted(http, files[-1].read_bytes(), files[-1].with_stem("at-work").name, **OPTIONS)
+        last = submitted(http, files[-1].read_bytes(), files[-1].with_stem("interview").name, **OPTIONS)
         until(lambda: http.get(f"/transcribe/{last}").json()["progress"] > 0, LONGEST_S)
     return jobs[-1]
 

@@ -86,6 +86,8 @@ def test_a_segment_says_its_language_and_channel_where_they_change(
         expect(label).to_have_text(expected)
     expect(labels[3]).to_have_count(0)
     expect(segment(page, 1).locator(".text")).to_have_attribute("lang", "de")
+    page.get_by_text("Details").click()
+    expect(page.locator("details.about")).to_contain_text("English, German")
 
 
 def test_a_recording_in_one_language_bears_no_labels(page: Page, http: httpx.Client, settings: Settings) -> None:

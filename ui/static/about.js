@@ -30,7 +30,7 @@ function rowsOf(job) {
 }
 
 function tookOf({ started_at: from, completed_at: to }) {
-  return from ? `, after ${span((Date.parse(to) - Date.parse(from)) / 1000)} of work` : "";
+  return from ? `, in ${span((Date.parse(to) - Date.parse(from)) / 1000)}` : "";
 }
 
 function modelOf({ model_size: asked, model_used: used, result }) {
@@ -39,6 +39,8 @@ function modelOf({ model_size: asked, model_used: used, result }) {
 }
 
 function languageOf({ language, result }) {
+  const spoken = new Set((result?.segments ?? []).map((segment) => segment.language).filter(Boolean));
+  if (spoken.size > 1) return [...spoken].map(languageName).join(", ");
   if (!language) return null;
   const sure = result?.language_probability;
   return `${languageName(language)}${sure ? `, ${Math.round(sure * 100)} % sure` : ""}`;
