@@ -65,15 +65,16 @@ def test_each_choice_reaches_the_service_and_is_told_by_the_fold_after_a_reload(
     page.get_by_label("Sound track").fill("1")
     page.get_by_label("Channels").select_option("separate")
     page.get_by_label("Speech threshold").fill("0.35")
+    page.get_by_label("Skip what is not speech").uncheck()
     page.get_by_label("Word timestamps").uncheck()
     check_axe(page, "options")
     page.reload()
     expect(page.locator(".options .chosen")).to_have_text(
         "Language: Several languages · Languages expected: English, de · Sound track: 1 · Channels: Each by itself"
-        " · Speech threshold: 0.35 · Word timestamps: no"
+        " · Speech threshold: 0.35 · Skip what is not speech: no · Word timestamps: no"
     )
     job = taken(page, "chosen.wav")
-    expected = {"audio_track": "1", "channels": "separate", "vad_threshold": 0.35, "word_timestamps": False}
+    expected = {"audio_track": "1", "channels": "separate", "vad_threshold": 0.35, "vad_filter": False, "word_timestamps": False}
     assert job.language == "multi"
     assert expected.items() <= job.options.items()
     assert job.options["languages"] == ["en", "de"]

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.xdist_group("ui")]
 NUMBERS = {"avg_logprob": -0.1, "no_speech_prob": 0.0, "compression_ratio": 1.0, "temperature": 0.0, "tokens": []}
 HOSTILE = "<img src=x onerror=document.title='owned'>"
 WARNINGS: list[dict[str, Any]] = [
-    {"code": "no_speech_in", "message": f"Loud parts hold no speech {HOSTILE}", "places": [[1, 2.5], [62, 65]]},
+    {"code": "no_speech_in", "message": f"Loud parts hold no speech {HOSTILE}", "ranges": [[1, 2.5], [62, 65]]},
     {"code": "something_new", "message": "The second track was not read."},
 ]
 TRACKS = [

@@ -7,7 +7,7 @@ import { LANGUAGES } from "./languages.js";
 import { languageName } from "./units.js";
 
 const NAME = "options";
-const USUAL = { task: "transcribe", priority: "normal", channels: "mix", word_timestamps: "true" };
+const USUAL = { task: "transcribe", priority: "normal", channels: "mix", vad_filter: "true", word_timestamps: "true" };
 const OF_API = { ...USUAL, word_timestamps: "false" }; // what it takes where nothing is sent
 
 /** `{element, values()}`: values as the API's form fields, without those that are its defaults. */
@@ -68,6 +68,7 @@ function fieldsOf() {
     audio_track: written("Sound track", text({ placeholder: "number or language", maxlength: 40 })),
     channels: chosenFrom("Channels", [["mix", "Mixed"], ["separate", "Each by itself"]]),
     vad_threshold: written("Speech threshold", threshold),
+    vad_filter: ticked("Skip what is not speech"),
     word_timestamps: ticked("Word timestamps"),
   };
 }

@@ -10,24 +10,19 @@ export function warnings(seek) {
   const list = el("ul");
   const element = el("section", { class: "warnings", "aria-label": "Warnings", hidden: true }, list);
   const update = (found = []) => {
-    list.replaceChildren(...found.map((warning) => el("li", {}, el("p", {}, warning.message ?? warning.code), placesOf(warning, seek))));
+    list.replaceChildren(...found.map((warning) => el("li", {}, el("p", {}, warning.message ?? warning.code), placesOf(warning.ranges ?? [], seek))));
     element.hidden = found.length === 0;
   };
   return { element, update };
 }
 
-function placesOf(warning, seek) {
-  const places = Object.values(warning).find(isPlaces) ?? [];
-  if (!places.length) return null;
-  const links = places.slice(0, MOST).map(([start, end]) => {
+/** `ranges`: [[start, end], …] in seconds. */
+function placesOf(ranges, seek) {
+  if (!ranges.length) return null;
+  const links = ranges.slice(0, MOST).map(([start, end]) => {
     const text = `${clock(start)}–${clock(end)}`;
     return button(text, () => seek(start), { class: "quiet", "aria-label": `Play from ${text}` });
   });
-  const rest = places.length > MOST ? el("span", { class: "note" }, `and ${places.length - MOST} more`) : null;
+  const rest = ranges.length > MOST ? el("span", { class: "note" }, `and ${ranges.length - MOST} more`) : null;
   return el("div", { class: "buttons" }, links, rest);
-}
-
-/** [[start, end], …] in seconds, whatever the field is called. */
-function isPlaces(value) {
-  return Array.isArray(value) && value.every((pair) => Array.isArray(pair) && pair.length === 2 && pair.every(Number.isFinite));
 }
