@@ -74,7 +74,13 @@ def test_each_choice_reaches_the_service_and_is_told_by_the_fold_after_a_reload(
         " · Speech threshold: 0.35 · Skip what is not speech: no · Word timestamps: no"
     )
     job = taken(page, "chosen.wav")
-    expected = {"audio_track": "1", "channels": "separate", "vad_threshold": 0.35, "vad_filter": False, "word_timestamps": False}
+    expected = {
+        "audio_track": "1",
+        "channels": "separate",
+        "vad_threshold": 0.35,
+        "vad_filter": False,
+        "word_timestamps": False,
+    }
     assert job.language == "multi"
     assert expected.items() <= job.options.items()
     assert job.options["languages"] == ["en", "de"]
