@@ -12,7 +12,7 @@ ServiceError
 ├── Unavailable 503             the database or another part is away
 │   └── Overloaded              too much is waiting, or the disk is nearly full
 ├── MediaError                  the recording itself: never retried as it is
-│   └── UndecodableAudio · NoAudioStream · AudioTooLong
+│   └── UndecodableAudio · NoAudioStream · AudioTooLong · CodecMissing · NoSuchTrack
 ├── FetchFailed 502             the far server did not answer, or not to the end: retried
 ├── DecoderCrashed              the decoding process died or hung: retried
 ├── DeadlinePassed              the attempt took too long and was ended: retried
@@ -153,6 +153,14 @@ class NoAudioStream(MediaError):
 
 class AudioTooLong(MediaError):
     code = "audio_too_long"
+
+
+class CodecMissing(MediaError):
+    code = "codec_missing"
+
+
+class NoSuchTrack(MediaError):
+    code = "no_such_track"
 
 
 class DecoderCrashed(ServiceError):

@@ -9,9 +9,9 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +20,12 @@ from audio.child import Child
 from config import Settings, get_settings
 from errors import (
     AudioTooLong,
+    CodecMissing,
     DecoderCrashed,
     FileMissing,
     MediaError,
     NoAudioStream,
+    NoSuchTrack,
     ServiceError,
     StorageError,
     UndecodableAudio,
@@ -31,12 +33,12 @@ from errors import (
 
 SAMPLE_RATE = 16_000  # Hz
 BLOCK_BYTES = 10 * SAMPLE_RATE * 2  # 10 s
-HEADER_BYTES = 4096  # a first line that is longer is none
+HEADER_BYTES = 1 << 16  # a first line that is longer is none
 MESSAGE_LENGTH = 300  # characters; the decoder has read a stranger's file, so its words are not trusted either
 DECODER = (sys.executable, "-I", str(Path(__file__).with_name("decoder.py").resolve()))
 
 _FAULTS: dict[str, type[MediaError]] = {
-    error.code: error for error in (UndecodableAudio, NoAudioStream, AudioTooLong)
+    error.code: error for error in (UndecodableAudio, NoAudioStream, AudioTooLong, CodecMissing, NoSuchTrack)
 }  # fmt: skip
 _DEATHS = {
     signal.SIGXCPU: "used far more processor time than such a recording needs",
@@ -55,9 +57,25 @@ class AudioInfo:
     channels: int
     has_video: bool = False
     bit_rate: int | None = None  # bit/s of the whole file
+    tracks: list[dict[str, Any]] = field(default_factory=list)  # index, language, title, channels, default
+    track: int = 0  # the one that is decoded: its index among them, which ffmpeg calls a:N
+    apart: int | None = None  # channels that come each by itself; None: mixed to one
+    warnings: list[dict[str, Any]] = field(default_factory=list)  # code, message: what a listener might miss
 
     def as_json(self) -> dict[str, object]:
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "warnings"}  # those are the result's
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What is to be heard of a recording."""
+
+    track: str | None = None  # a number among the sound tracks, from 0, or a language; None: chosen by `language`
+    language: str | None = None  # to prefer, where no track is marked as the default
+    separate: bool = False  # channels are not mixed
+
+
+WHOLE = Selection()
 
 
 class DecodedAudio:
@@ -69,22 +87,25 @@ class DecodedAudio:
         self.info = self._read_info()
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
-        """Mono, 16 kHz, -1..1, 10 s each, the last one shorter.
+        """16 kHz, -1..1, 10 s each, the last one shorter: (n), or (n, `info.apart`) where channels are apart.
 
         A fault in the middle is raised after the sound before it was given. Raises UndecodableAudio, AudioTooLong,
         DecoderCrashed.
         """
-        while pcm := self._read_block():
-            yield np.frombuffer(pcm, "<i2", len(pcm) // 2).astype(np.float32) / np.float32(32768)
+        channels = self.info.apart or 1
+        while pcm := self._read_block(BLOCK_BYTES * channels):
+            samples = len(pcm) // 2 // channels
+            sound = np.frombuffer(pcm, "<i2", samples * channels).astype(np.float32) / np.float32(32768)
+            yield sound if self.info.apart is None else sound.reshape(samples, channels)
         self._finish()
 
     def interrupt(self) -> None:
         """From another thread: `blocks` ends soon, with an error."""
         self._child.interrupt()
 
-    def _read_block(self) -> bytes:
-        parts, missing = [self._pending], BLOCK_BYTES - len(self._pending)
-        self._pending = b""
+    def _read_block(self, size: int) -> bytes:
+        parts, missing = [self._pending[:size]], size - len(self._pending)
+        self._pending = self._pending[size:]
         while missing > 0 and (part := self._child.read(missing)):
             parts.append(part)
             missing -= len(part)
@@ -116,11 +137,13 @@ def open_audio(
     *,
     start_s: float = 0.0,
     repair: bool = False,
+    take: Selection = WHOLE,
     settings: Settings | None = None,
     program: Sequence[str] = DECODER,
 ) -> Iterator[DecodedAudio]:
     """Decode a file; the decoder process is gone when the block is left, however that happens.
 
+    Times count from the first moment of sound or film: sound that begins later, and gaps in its stamps, are silence.
     `start_s` leaves out exactly that many seconds (to the nearest sample). Without `repair` a damaged recording raises
     UndecodableAudio; with it, what cannot be decoded is passed over. The thread that opens must stay alive meanwhile.
     Raises MediaError (the recording's fault), DecoderCrashed, FileMissing, StorageError.
@@ -128,7 +151,9 @@ def open_audio(
     settings = settings or get_settings()
     options = ["--start", f"{start_s:.6f}", "--parent", str(os.getpid())]
     options += ["--max-hours", str(settings.max_audio_hours), "--memory-mb", str(settings.decode_memory_mb)]
-    command = [*program, *options, *(["--repair"] if repair else [])]
+    options += [f"--track={take.track or ''}", f"--language={take.language or ''}"]  # one word: may begin with a dash
+    options += [option for option, is_on in (("--repair", repair), ("--separate", take.separate)) if is_on]
+    command = [*program, *options]
     with _open_file(path) as media, _start(command, media, settings.decode_stall_seconds) as child:
         yield DecodedAudio(child)
 

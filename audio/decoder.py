@@ -61,15 +61,22 @@ def _parse(arguments: Sequence[str] | None) -> Options:
     parser.add_argument("--max-hours", type=float, default=24.0, help="refuse what is longer")
     parser.add_argument("--memory-mb", type=int, default=1024, help="address space")
     parser.add_argument("--parent", type=int, default=0, metavar="PID", help="die with this process")
+    parser.add_argument("--track", default="", help="number of the sound track, from 0, or its language")
+    parser.add_argument("--language", default="", help="language of the track to prefer")
+    parser.add_argument("--separate", action="store_true", help="each channel by itself, interleaved")
     parser.add_argument("--repair", action="store_true", help="pass over what cannot be decoded")
     given = parser.parse_args(arguments)
     limit = round(given.max_hours * 3600 * SAMPLE_RATE)
-    return Options(round(given.start * SAMPLE_RATE), limit, given.repair, given.memory_mb, given.parent)
+    return Options(
+        round(given.start * SAMPLE_RATE), limit, given.repair, given.memory_mb, given.parent,
+        given.track, given.language, given.separate,
+    )  # fmt: skip
 
 
 def _decoder_of(media: BinaryIO, options: Options) -> Decode:
     """What reads this recording, with all that it needs imported. PyAV takes longer to import than to read a clip."""
-    if wav := plain_wav(media, longest=options.limit):
+    wav = None if options.track else plain_wav(media, longest=options.limit)
+    if wav:
         return wav.decode
     from audio.media import decode
 

@@ -40,6 +40,7 @@ class Window:
     position_s: float  # in the recording: everything before is done; a whole number of samples
     speech: tuple[Stretch, ...]  # where a voice is heard, from the window's start; without VAD: all of it
     loud: tuple[Stretch, ...] = ()  # in the recording: what was passed over although it can be heard
+    channel: int | None = None  # of the recording; None: the mix of all
 
     @property
     def speech_s(self) -> float:
@@ -52,7 +53,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class _Cut:
+class Cut:
     """In samples from the current position: the window, if start < end, and the next position."""
 
     start: int
@@ -73,35 +74,63 @@ def windows(
 
     With `vad` silence is left out, and all that is heard as speech is in exactly one window; a window without sound
     says from time to time how far a silence has been passed. Without, every sample is in one, but for a tail too short
-    to hold a sound (32 ms). Very quiet sound comes louder. Holds 33 s and one block.
+    to hold a sound (32 ms), and for half a minute in which nothing was recorded. Very quiet sound comes louder.
+    Holds 33 s and one block.
     `threshold`: probability from which sound is speech.
     """
+    decide = partial(cut_by_speech, listen=listen, threshold=threshold) if vad else cut_by_loudness
+    for place in cuts(blocks, decide, start_s=start_s, gain=level.gain):
+        cut = place.cut
+        yield Window(
+            start_s=place.seconds(cut.start),
+            audio=place.heard[cut.start : cut.end].copy(),
+            position_s=place.seconds(cut.go_on),
+            speech=tuple(stretch(region, -cut.start) for region in cut.speech),
+            loud=tuple(loud(place.sound, place)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a decision was made on; valid until the next one. Sound is (n), or (n, channels)."""
+
+    position: int  # sample of the recording, of the first here
+    sound: Samples
+    heard: Samples  # the same, louder where it is very quiet
+    cut: Cut
+
+    def seconds(self, sample: int) -> float:
+        """In the recording."""
+        return (self.position + sample) / SAMPLE_RATE
+
+
+def cuts(
+    blocks: Iterable[Samples],
+    decide: Callable[[Samples], Cut],
+    *,
+    start_s: float,
+    gain: Callable[[Samples], float],
+) -> Iterator[Place]:
     position = round(start_s * SAMPLE_RATE)
     buffer = _Buffer(blocks)
     while len(sound := buffer.fill()):
-        factor = np.float32(level.gain(sound))
+        factor = np.float32(gain(sound))
         heard = sound if factor == 1 else sound * factor
-        cut = _cut_by_speech(heard, listen, threshold) if vad else _cut_by_loudness(heard)
-        yield Window(
-            start_s=(position + cut.start) / SAMPLE_RATE,
-            audio=heard[cut.start : cut.end].copy(),
-            position_s=(position + cut.go_on) / SAMPLE_RATE,
-            speech=tuple(_stretch(region, -cut.start) for region in cut.speech),
-            loud=tuple(_loud(sound, position, cut)),
-        )
+        cut = decide(heard)
+        yield Place(position, sound, heard, cut)
         position += cut.go_on
         buffer.drop(cut.go_on)
 
 
-def _stretch(region: Region, offset: int) -> Stretch:
+def stretch(region: Region, offset: int) -> Stretch:
     return (region.start + offset) / SAMPLE_RATE, (region.end + offset) / SAMPLE_RATE
 
 
-def _loud(sound: Samples, position: int, cut: _Cut) -> Iterator[Stretch]:
-    """Of what lies before the window and behind it."""
-    for first, last in ((0, cut.start), (cut.end, cut.go_on)):
+def loud(sound: Samples, place: Place) -> Iterator[Stretch]:
+    """Of what lies before the window and behind it. `sound`: of one channel."""
+    for first, last in ((0, place.cut.start), (place.cut.end, place.cut.go_on)):
         for start_s, end_s in level.loud_parts(sound[first:last]):
-            yield (position + first) / SAMPLE_RATE + start_s, (position + first) / SAMPLE_RATE + end_s
+            yield place.seconds(first) + start_s, place.seconds(first) + end_s
 
 
 class _Buffer:
@@ -109,8 +138,8 @@ class _Buffer:
 
     def __init__(self, blocks: Iterable[Samples]) -> None:
         self._blocks = iter(blocks)
-        self._rest: Samples = np.empty(0, np.float32)
-        self._held: Samples = np.empty(SEEN, np.float32)
+        self._rest: Samples = next(self._blocks, np.empty(0, np.float32))
+        self._held: Samples = np.empty((SEEN, *self._rest.shape[1:]), np.float32)
         self._length = 0
 
     def fill(self) -> Samples:
@@ -131,40 +160,41 @@ class _Buffer:
         self._length -= count
 
 
-def _cut_by_loudness(sound: Samples) -> _Cut:
+def cut_by_loudness(sound: Samples) -> Cut:
     end = len(sound)
-    if end < FRAME:
-        return _Cut(0, 0, go_on=end)
+    if end < FRAME or (end == SEEN and not sound.any()):  # a long gap in the time stamps costs no windows
+        return Cut(0, 0, go_on=end)
     if end > LONGEST:
         end = LONGEST - SEARCHED + _quietest(sound[LONGEST - SEARCHED : LONGEST])
-    return _Cut(0, end, go_on=end, speech=(Region(0, end),))
+    return Cut(0, end, go_on=end, speech=(Region(0, end),))
 
 
 def _quietest(sound: Samples) -> int:
     """The middle of the quietest 50 ms; the last of equals, for longer windows."""
-    energy = np.concatenate([[0.0], np.cumsum(np.square(sound, dtype=np.float64))])[::STEP]
+    squares = np.square(sound, dtype=np.float64).reshape(len(sound), -1).sum(axis=1)
+    energy = np.concatenate([[0.0], np.cumsum(squares)])[::STEP]
     quiet = QUIET // STEP
     sums = energy[quiet:] - energy[:-quiet]
     return (len(sums) - 1 - int(np.argmin(sums[::-1]))) * STEP + QUIET // 2
 
 
-def _cut_by_speech(sound: Samples, listen: Listen, threshold: float) -> _Cut:
+def cut_by_speech(sound: Samples, listen: Listen, threshold: float) -> Cut:
     ended = len(sound) < SEEN
-    probabilities = listen(sound)
+    probabilities = listen(sound) if sound.any() else np.zeros(len(sound) // FRAME + 1, np.float32)
     find = partial(speech_regions, probabilities, length=len(sound), threshold=threshold, min_silence_ms=MIN_SILENCE_MS)
     regions = find(pad_ms=PAD_MS)
     silent_until = len(sound) if ended else len(sound) - LEAD  # a word may be beginning at the edge
     if not regions:
-        return _Cut(0, 0, go_on=silent_until)
+        return Cut(0, 0, go_on=silent_until)
     start = regions[0].start
     if start > FAR and not ended:
-        return _Cut(0, 0, go_on=start - LEAD)
+        return Cut(0, 0, go_on=start - LEAD)
     end, following = _fit(regions, probabilities)
     go_on = silent_until if following is None else max(end, following - LEAD)
-    return _Cut(start, end, go_on, tuple(_within(find(pad_ms=0), start, end)))
+    return Cut(start, end, go_on, tuple(within(find(pad_ms=0), start, end)))
 
 
-def _within(regions: list[Region], start: int, end: int) -> Iterator[Region]:
+def within(regions: list[Region], start: int, end: int) -> Iterator[Region]:
     for region in regions:
         if region.start < end and region.end > start:
             yield Region(max(region.start, start), min(region.end, end))

@@ -27,7 +27,8 @@ class PlainWav(NamedTuple):
 
     def decode(self, media: BinaryIO, stdout: BinaryIO, options: Options) -> None:
         """Write the line of JSON and the sound: what `audio.media.decode` writes for this file, byte for byte."""
-        stdout.write(json.dumps(self._probe()).encode() + b"\n")
+        apart = 1 if options.separate else None
+        stdout.write(json.dumps(self._probe() | {"apart": apart, "warnings": []}).encode() + b"\n")
         stdout.flush()
         sink = Sink(stdout, options)
         media.seek(self.first)
@@ -46,6 +47,8 @@ class PlainWav(NamedTuple):
             "channels": 1,
             "has_video": False,
             "bit_rate": int(self.file_bytes * 8.0 * 1e6 / microseconds),
+            "tracks": [{"index": 0, "language": None, "title": None, "channels": 1, "default": False}],
+            "track": 0,
         }
 
 

@@ -23,7 +23,8 @@ from sqlalchemy.orm import Session
 
 import errors
 from audio.ahead import Ahead
-from audio.decode import SAMPLE_RATE, AudioInfo, DecodedAudio, open_audio
+from audio.apart import windows_apart
+from audio.decode import SAMPLE_RATE, AudioInfo, DecodedAudio, Selection, open_audio
 from audio.split import Window, windows
 from audio.vad import THRESHOLD
 from config import Settings
@@ -148,6 +149,7 @@ class _Attempt:
         self._count = len(said)
         self._report = SpeechReport.of(job.audio or {})
         self._audio = job.audio or {}
+        self._warnings: list[dict[str, Any]] = []  # of the decoder
         work.engine.begin(urgent=job.priority == "high")
         batch = work.settings.batch_size or work.engine.default_batch()  # windows an engine call, to begin with
         self._fallback = Fallback(work.pool, job.model_size, compute_type=work.settings.compute_type, batch=batch)
@@ -174,30 +176,37 @@ class _Attempt:
         self._write(audio=self._audio | self._report.as_json())
         return claims.finish(self._fence, self._result(), patience_s=self._work.settings.lease_seconds)
 
-    def _open(self, start_s: float) -> AbstractContextManager[DecodedAudio]:
-        return open_audio(self._path, start_s=start_s, repair=self._repair)
+    def _open(self, start_s: float, *, separate: bool) -> AbstractContextManager[DecodedAudio]:
+        language = None if self._options.language == MULTI else self._options.language
+        take = Selection(track=self._options.audio_track, language=language, separate=separate)
+        return open_audio(self._path, start_s=start_s, repair=self._repair, take=take)
 
     def _read(self) -> None:
-        with self._open(self._position_s) as audio:
+        with self._open(self._position_s, separate=self._options.channels == "separate") as audio:
             self._note(audio.info)
             self._decoded_s = self._position_s
             stream = self._windows(audio)
             with Ahead(stream, room=2 * self._fallback.rung.batch, interrupt=audio.interrupt) as ready:
-                while group := ready.take(self._fallback.rung.batch):
+                while taken := ready.take(self._fallback.rung.batch):
                     self._beat.check()
+                    group = [window for together in taken for window in together]
                     self._save(group, self._recognise([window for window in group if len(window.audio)]))
 
-    def _windows(self, audio: DecodedAudio) -> Iterator[Window]:
+    def _windows(self, audio: DecodedAudio) -> Iterator[tuple[Window, ...]]:
+        """What comes together ends at one position: it is saved in one transaction."""
         threshold = THRESHOLD if self._options.vad_threshold is None else self._options.vad_threshold
-        vad = self._options.vad_filter
-        return windows(self._blocks(audio), vad=vad, start_s=self._position_s, threshold=threshold)
+        blocks, vad = self._blocks(audio), self._options.vad_filter
+        if audio.info.apart is None:
+            found = windows(blocks, vad=vad, start_s=self._position_s, threshold=threshold)
+            return ((window,) for window in found)
+        return windows_apart(blocks, vad=vad, start_s=self._position_s, threshold=threshold)
 
     def _elsewhere(self) -> Iterator[NDArray[np.float32]]:
         """Speech from a quarter, the half and three quarters of a recording, where its headers say how long it is."""
         if self._duration_s is None or self._duration_s < LONG_S:
             return
         for share in (0.25, 0.5, 0.75):
-            with suppress(errors.MediaError), self._open(share * self._duration_s) as audio:
+            with suppress(errors.MediaError), self._open(share * self._duration_s, separate=False) as audio:
                 found = windows(audio.blocks(), vad=True)
                 yield from islice((window.audio for window in found if len(window.audio)), 1)
 
@@ -212,6 +221,7 @@ class _Attempt:
         self._duration_s = info.duration
         seconds = self._work.settings.deadline_base_seconds + self._work.settings.deadline_factor * (info.duration or 0)
         self._audio = info.as_json()
+        self._warnings = info.warnings
         self._write(audio=self._audio | self._report.as_json(), deadline_at=func.now() + timedelta(seconds=seconds))
 
     def _recognise(self, group: list[Window]) -> list[Segment]:
@@ -219,7 +229,10 @@ class _Attempt:
         if not group:
             return []
         with traces.span("recognise", windows=len(group), position_s=group[0].start_s):
-            return self._recogniser.recognise(group)
+            segments = self._recogniser.recognise(group)
+        if group[0].channel is not None:
+            segments.sort(key=lambda segment: segment.start)
+        return segments
 
     def _save(self, group: list[Window], segments: list[Segment]) -> None:
         """A checkpoint: segments and position in one fenced transaction; the next attempt goes on from here."""
@@ -278,7 +291,7 @@ class _Attempt:
             duration=round(self._decoded_s, 3),
             word_count=len(text.split()),
             confidence=_confidence(rows),
-            warnings=self._report.warnings(has_text=bool(text)),
+            warnings=[*self._warnings, *self._report.warnings(has_text=bool(text))],
             processing_s=round(monotonic() - self._started, 3),
             model_revision=self._recogniser.revision,
         )

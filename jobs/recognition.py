@@ -164,6 +164,7 @@ def _piece(window: Window, start_s: float, end_s: float, language: str) -> Piece
         speech=speech,
         speech_from_s=window.start_s + start_s + (speech[0][0] if speech else 0.0),
         language=language,
+        channel=window.channel,
     )
 
 

@@ -18,6 +18,7 @@ from telemetry import traces
 from transcript import DecodeOptions
 
 # Models that were not trained to translate answer in the spoken language; refusing is honest.
+_TRACK = re.compile(r"[0-9]{1,3}|[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*")  # a number, or a tag as in BCP 47
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # the escape, not a backslash followed by u0000
 _CANNOT_TRANSLATE = ("turbo", "large-v3-turbo")
 
@@ -43,7 +44,12 @@ class JobRequest:
 
 def validate(request: JobRequest, settings: Settings) -> None:
     """Raises errors.InvalidOption naming every option that cannot be met."""
-    problems = [*_model_problems(request.model_size, settings), *_language_problems(request), *_text_problems(request)]
+    problems = [
+        *_model_problems(request.model_size, settings),
+        *_language_problems(request),
+        *_track_problems(request.decode.audio_track),
+        *_text_problems(request),
+    ]
     if problems:
         raise errors.InvalidOption(*problems)
 
@@ -73,6 +79,13 @@ def _language_problems(request: JobRequest) -> list[tuple[str, str]]:
     if request.decode.task == "translate" and _is_unable_to_translate(model):
         problems.append(("task", f"{model} cannot translate; choose a multilingual model that is not turbo or distil"))
     return problems
+
+
+def _track_problems(wanted: str | None) -> list[tuple[str, str]]:
+    """Whether the recording has it, the decoder knows."""
+    if wanted is None or _TRACK.fullmatch(wanted) or wanted.lower() in LANGUAGES.values():
+        return []
+    return [("audio_track", "expected the number of a sound track, from 0, or its language, such as 1 or en")]
 
 
 def _is_unable_to_translate(model: str) -> bool:

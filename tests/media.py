@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import av
+import av.stream
 import numpy as np
 from numpy.typing import NDArray
 
 Samples = NDArray[np.int16]  # (channels, n)
 
+LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 6: "5.1", 8: "7.1"}
 STEP = 4096  # samples handed to the encoder at once, where it does not ask for another number
 
 
@@ -92,6 +94,60 @@ def write_media(path: Path, samples: Samples, *, rate: int = 44_100, kind: str |
     return path
 
 
+@dataclass(frozen=True, slots=True)
+class Track:
+    """Sound for one track of a film. `gaps`: from that second of the sound on, stamps are so many seconds later."""
+
+    samples: Samples
+    gaps: tuple[tuple[float, float], ...] = ()
+    language: str | None = None
+    title: str | None = None
+    default: bool = False
+
+
+def write_tracks(
+    path: Path,
+    *tracks: Track,
+    muxer: str,
+    codec: str = "aac",
+    film_s: float = 0,
+    film_gaps: Any = (),
+    rate: int = 48_000,
+) -> Path:
+    """A recording whose packets are stamped as told; with `film_s` beside a film of that length, from second 0 on."""
+    with path.open("wb") as file, av.open(file, "w", format=muxer) as container:
+        video = _add_video(container, "libvpx" if muxer == "webm" else "mpeg4") if film_s else None
+        streams = [_add_track(container, codec, rate, track) for track in tracks]
+        packets = (
+            []
+            if video is None
+            else [packet for at in range(round(film_s * 5)) for packet in video.encode(_picture(at))]
+        )
+        packets = [_later(packet, film_gaps) for packet in packets]
+        for stream, track in zip(streams, tracks, strict=True):
+            frames = _frames(stream, track.samples, rate)
+            made = [packet for frame in [*frames, None] for packet in stream.encode(frame)]
+            packets += [_later(packet, track.gaps) for packet in made]
+        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+            container.mux(packet)
+    return path
+
+
+def _add_track(container: Any, codec: str, rate: int, track: Track) -> Any:
+    stream = container.add_stream(codec, rate=rate, layout=LAYOUTS[len(track.samples)])
+    given = {"language": track.language, "title": track.title}
+    stream.metadata.update({name: value for name, value in given.items() if value})
+    stream.disposition = av.stream.Disposition.default if track.default else av.stream.Disposition(0)
+    return stream
+
+
+def _later(packet: Any, gaps: Any) -> Any:
+    shift = sum(gap for at, gap in gaps if packet.pts * packet.time_base >= at - 0.03)
+    packet.pts += round(shift / packet.time_base)
+    packet.dts += round(shift / packet.time_base)
+    return packet
+
+
 def write_silence_bomb(path: Path, hours: float, *, muxer: str = "matroska", codec: str = "flac") -> Path:
     """Hours of silence in little space, in a moment: the same few packets again and again."""
     rate = 48_000 if codec == "libopus" else 8_000
@@ -164,7 +220,7 @@ def wav_bytes(samples: Samples, rate: int, *, claimed_bytes: int | None = None) 
 
 
 def _add_audio(container: Any, kind: Kind, rate: int, channels: int) -> Any:
-    layout = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}[channels]
+    layout = LAYOUTS[channels]
     stream = container.add_stream(kind.codec, rate=kind.rate or rate, layout="mono" if kind.muxer == "amr" else layout)
     if kind.bit_rate:
         stream.bit_rate = kind.bit_rate
@@ -185,7 +241,7 @@ def _picture(number: int) -> av.VideoFrame:
 
 
 def _frames(stream: Any, samples: Samples, rate: int) -> Iterator[av.AudioFrame]:
-    layout = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}[len(samples)]
+    layout = LAYOUTS[len(samples)]
     context = stream.codec_context
     resampler = av.AudioResampler(context.format, context.layout, context.rate)
     for start in range(0, samples.shape[1], STEP):

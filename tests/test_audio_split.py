@@ -107,7 +107,7 @@ def test_all_speech_is_in_a_window(sound: Samples, *, vad: bool) -> None:
         start = samples_of(window.start_s)
         covered[start : start + len(window.audio)] = True
     missed = sound[~covered]
-    assert not missed.any() if vad else len(missed) < FRAME
+    assert np.count_nonzero(missed) < (1 if vad else FRAME)
 
 
 def stretches(*parts: tuple[float, float]) -> Samples:
@@ -173,7 +173,9 @@ def test_without_vad_everything_is_covered_and_cut_where_it_is_quietest() -> Non
     sound = stretches((26, 0.5), (0.1, 0.01), (20, 0.5), (60, 0))
     cut = split(sound, vad=False)
     assert 26 <= cut[0].position_s <= 26.1
-    assert np.array_equal(np.concatenate([window.audio for window in cut]), sound)
+    heard = np.concatenate([window.audio for window in cut])
+    assert np.array_equal(heard, sound[: len(heard)])
+    assert not sound[len(heard) :].any(), "what was never recorded makes no window"
     assert [window.speech_s for window in cut] == [len(window.audio) / RATE for window in cut]
 
 

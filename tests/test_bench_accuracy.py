@@ -43,7 +43,7 @@ def answer(text: str, language: str | None = "en", segments: list[dict[str, Any]
 
 def segment(start: float, *words: tuple[str, float]) -> dict[str, Any]:
     timed = [{"word": f" {word}", "start": begins, "end": begins + 0.2} for word, begins in words]
-    return {"start": start, "end": start + 1, "text": "".join(one["word"] for one in timed), "words": timed}
+    return {"start": start, "end": start + 1, "text": "".join(f" {word}" for word, _ in words), "words": timed}
 
 
 # --- what is compared
