@@ -6,7 +6,6 @@ After every test the console is empty of errors, and no other host was asked for
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -119,44 +118,6 @@ def test_what_the_microphone_hears_is_submitted_once_it_is_approved(page: Page) 
     name = page.get_by_role("link", name=re.compile(r"recording-.*\.webm"))
     expect(name).to_be_visible()
     expect(page.locator(".job", has=name).locator(".badge")).to_have_text(re.compile("completed"), timeout=30_000)
-
-
-def test_what_the_service_refuses_says_why_and_can_be_removed(page: Page, watch: Watch) -> None:
-    watch.refusals = {415}
-    open_view(page, "/", "Recordings")
-    drop(page, ("notes.txt", b"words"))
-    refused = page.get_by_label("Uploads").get_by_role("listitem")
-    expect(refused).to_contain_text("neither the file name nor the content is audio or video")
-    refused.get_by_role("button", name="Remove notes.txt").click()
-    expect(refused).to_have_count(0)
-
-
-def test_an_upload_that_must_wait_is_sent_again_under_the_same_key(page: Page, watch: Watch) -> None:
-    watch.refusals = {503}
-    keys = []
-
-    def full_at_first(route: Any) -> None:
-        keys.append(route.request.headers["idempotency-key"])
-        if len(keys) > 1:
-            route.continue_()
-            return
-        route.fulfill(status=503, headers={"Retry-After": "1"}, json={"detail": "Too much is waiting.", "status": 503})
-
-    page.route("**/transcribe/", full_at_first)
-    open_view(page, "/", "Recordings")
-    drop(page, ("later.wav", (SAMPLES / "english.wav").read_bytes()))
-    expect(page.get_by_label("Uploads")).to_contain_text("Too much is waiting. Next try in 1 s.")
-    expect(row(page, "later.wav")).to_be_visible()
-    assert len(keys) == 2
-    assert keys[0] == keys[1]
-
-
-def test_an_upload_can_be_cancelled(page: Page) -> None:
-    page.route("**/transcribe/", lambda _: None)  # it is never answered
-    open_view(page, "/", "Recordings")
-    drop(page, ("never.wav", b"RIFF"))
-    page.get_by_role("button", name="Cancel the upload of never.wav").click()
-    expect(page.get_by_label("Uploads").get_by_role("listitem")).to_have_count(0)
 
 
 def test_the_list_is_filtered_by_address_and_goes_on_in_pages(page: Page, http: httpx.Client, minute: str) -> None:

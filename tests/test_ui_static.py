@@ -11,7 +11,6 @@ from app import create_app
 from config import Settings
 from languages import LANGUAGES
 from tests.callers import key_of
-from tests.conftest import ROOT
 from ui import STATIC
 
 FILES = sorted(STATIC.iterdir())
@@ -93,7 +92,3 @@ def test_a_file_names_no_other_host_and_makes_no_markup_of_text(path: object) ->
 def test_the_page_knows_every_language_that_the_service_knows() -> None:
     quoted = re.findall(r'"([^"]*)"', (STATIC / "languages.js").read_text().partition("=")[2])
     assert set("".join(quoted).split()) == set(LANGUAGES)
-
-
-def test_the_documentation_bears_the_icon_of_the_page() -> None:
-    assert (ROOT / "docs" / "images" / "icon.svg").read_bytes() == (STATIC / "icon.svg").read_bytes()
