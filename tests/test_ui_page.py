@@ -221,24 +221,6 @@ def test_a_correction_is_saved_and_the_original_kept(page: Page, http: httpx.Cli
     assert http.get(f"/transcribe/{job_id}").json()["result"]["segments"][0]["corrected_text"] is None
 
 
-def test_subtitles_have_the_size_that_was_chosen(page: Page, minute: str, tmp_path: Path) -> None:
-    open_view(page, f"/jobs/{minute}", "minute.webm")
-    page.get_by_text("Subtitle options").click()
-    page.get_by_label("Characters a line").fill("20")
-    page.get_by_label("Lines").fill("1")
-    page.get_by_label("Marked words").select_option("highlight_words")
-    for format_name in ("srt", "txt"):  # one that takes them, one that does not
-        with page.expect_download() as download:
-            page.get_by_role("button", name=f"Download {format_name}").click()
-        download.value.save_as(tmp_path / f"got.{format_name}")
-    lines = [line for line in (tmp_path / "got.srt").read_text().splitlines() if re.search("[a-z]", line)]
-    assert any("<u>" in line for line in lines)
-    assert all(len(re.sub("</?u>", "", line)) <= 20 for line in lines)
-    page.get_by_label("Lines").fill("0")
-    page.get_by_role("button", name="Download srt").click()
-    expect(page.get_by_role("alert")).to_contain_text("max_line_count")
-
-
 def test_an_edit_is_not_lost_by_going_elsewhere(page: Page, minute: str) -> None:
     open_view(page, f"/jobs/{minute}", "minute.webm")
     segment(page, 1).get_by_role("button", name=re.compile("Edit")).click()

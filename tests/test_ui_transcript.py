@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -69,6 +70,21 @@ def told(http: httpx.Client, settings: Settings, *said: dict[str, Any], **result
         setattr(outcome, name, value)
     assert claims.finish(fence, outcome, patience_s=5)
     return job_id
+
+
+def test_subtitles_have_the_size_that_was_chosen_and_other_files_stay(
+    page: Page, http: httpx.Client, settings: Settings, tmp_path: Path
+) -> None:
+    job_id = told(http, settings, {"text": " one two three four five six seven eight"})
+    open_view(page, f"/jobs/{job_id}", "told.wav")
+    page.get_by_text("Subtitle options").click()
+    page.get_by_label("Characters a line").fill("20")
+    page.get_by_label("Lines").fill("2")
+    for name, said in (("srt", "one two three four\nfive six seven eight\n"), ("txt", "one two three four five six")):
+        with page.expect_download() as download:
+            page.get_by_role("button", name=f"Download {name}").click()
+        download.value.save_as(tmp_path / name)
+        assert said in (tmp_path / name).read_text()
 
 
 def test_a_segment_says_its_language_and_channel_where_they_change(
