@@ -22,7 +22,9 @@ SURE = 0.5  # probability above which stock faster-whisper looks no further
 TRIED = 3  # languages, at most, each a decoding of one window
 RIVAL = 0.3  # of the probability of the likeliest: less likely ones are not tried
 WEIGHT = 0.3  # of the logarithm of a language's probability against the mean log probability of a token
-PHRASE_S = 2.5  # shorter speech does not tell its language
+PHRASE_S = 2.5  # speech that lasts so long tells its language; what is shorter is joined with what follows soon
+PAUSE_S = 0.8  # who changes the language takes breath before
+SHORTEST_S = 1.0  # a word alone does not tell
 CHANGED = 0.6  # probability from which a phrase is another language than the one before it
 
 
@@ -72,31 +74,36 @@ def cut_by_language(audio: Samples, speech: Sequence[Stretch], detect: Detect) -
     """
     length_s = len(audio) / SAMPLE_RATE
     phrases = list(_phrases(speech)) or [(0.0, length_s)]
+    if len(phrases) == 1:
+        return [(0.0, length_s, next(iter(detect(audio))))]
     edges = [0.0, *((one[1] + other[0]) / 2 for one, other in pairwise(phrases)), length_s]
-    heard = [detect(audio[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)]) for start, end in pairwise(edges)]
-    codes = _settled(heard)
+    sounds = [audio[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)] for start, end in pairwise(edges)]
+    lasting = [end - start >= SHORTEST_S for start, end in phrases]
+    heard = [detect(sound) if lasts else {} for sound, lasts in zip(sounds, lasting, strict=True)]
+    codes = _settled(heard if any(lasting) else [detect(audio), *heard[1:]])
     pieces = groupby(zip(edges, edges[1:], codes, strict=False), key=lambda one: one[2])
     return [(some[0][0], some[-1][1], code) for code, some in ((code, list(run)) for code, run in pieces)]
 
 
 def _phrases(speech: Iterable[Stretch]) -> Iterator[Stretch]:
-    """Stretches of speech joined until each lasts long enough to tell its language."""
+    """Stretches of speech; a short one is joined with what follows soon."""
     held: Stretch | None = None
     for start, end in speech:
-        held = (held[0], end) if held else (start, end)
-        if held[1] - held[0] >= PHRASE_S:
+        if held and (held[1] - held[0] >= PHRASE_S or start - held[1] >= PAUSE_S):
             yield held
             held = None
+        held = (held[0] if held else start, end)
     if held:
         yield held
 
 
 def _settled(heard: Sequence[Mapping[str, float]]) -> list[str]:
     """A phrase that leaves doubt is in the language of the phrases before it; the first ones in that of the whole."""
-    whole = next(iter(mean(heard)))
-    codes, current = [], next((c for one in heard if (c := _sure(one))), whole)
+    told = [one for one in heard if one]
+    current = next(filter(None, map(_sure, told)), None) or next(iter(mean(told)))
+    codes = []
     for one in heard:
-        current = _sure(one) or current
+        current = (_sure(one) if one else None) or current
         codes.append(current)
     return codes
 

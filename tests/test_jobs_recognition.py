@@ -32,6 +32,8 @@ def window(audio: Sound, *speech: tuple[float, float], start_s: float = 0.0) -> 
 class Model:
     """Hears the language that the mean of the sound stands for; its text says how it was asked."""
 
+    revision = None
+
     def __init__(
         self, languages: Mapping[float, Mapping[str, float]], logprobs: Mapping[str, float] | None = None
     ) -> None:
