@@ -147,7 +147,7 @@ class _Attempt:
         self._duration_s: float | None = None
         said = _said_so_far(job)
         self._count = len(said)
-        self._report = SpeechReport.of(job.audio or {})
+        self._report = SpeechReport.of(job.audio or {}) if job.position_s else SpeechReport()
         self._audio = job.audio or {}
         self._warnings: list[dict[str, Any]] = []  # of the decoder
         work.engine.begin(urgent=job.priority == "high")
@@ -173,7 +173,7 @@ class _Attempt:
                 emit("audio.repaired", reason=str(reason), position_s=self._position_s)
                 self._repair = True
                 self._read()
-        self._write(audio=self._audio | self._report.as_json())
+        self._write(position_s=self._position_s, audio=self._audio | self._report.as_json())
         return claims.finish(self._fence, self._result(), patience_s=self._work.settings.lease_seconds)
 
     def _open(self, start_s: float, *, separate: bool) -> AbstractContextManager[DecodedAudio]:
