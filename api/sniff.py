@@ -4,12 +4,15 @@ from pathlib import PurePosixPath
 
 HEAD_BYTES = 256  # enough of a file for `is_media`
 
-# What people use, then what the decoder's other formats are called, but for names that mean something else to most.
-EXTENSIONS = frozenset(
+# What people use; the command line takes these out of folders.
+COMMON = frozenset(
+    "aac ac3 aif aifc aiff amr ape asf au avi awb caf dts eac3 ec3 f4a f4v flac flv gsm gxf m2ts m4a m4b m4v mka "
+    "mkv mov mp1 mp2 mp3 mp4 mpeg mpg mpga mts mxf nut oga ogg ogv opus qt ra rm rmvb snd spx tta ts vob voc w64 "
+    "wav wave weba webm wma wmv wtv wv 3g2 3ga 3gp dif dv".split()
+)
+# What the decoder's other formats are called, but for names that mean something else to most.
+EXTENSIONS = COMMON | frozenset(
     (
-        "aac ac3 aif aifc aiff amr ape asf au avi awb caf dts eac3 ec3 f4a f4v flac flv gsm gxf m2ts m4a m4b m4v mka "
-        "mkv mov mp1 mp2 mp3 mp4 mpeg mpg mpga mts mxf nut oga ogg ogv opus qt ra rm rmvb snd spx tta ts vob voc w64 "
-        "wav wave weba webm wma wmv wtv wv 3g2 3ga 3gp dif dv "
         "302 722 aa aa3 aax ac4 acm adp ads adx aea afc aix apc apl aptx aptxhd ast avr bcstm bfstm binka bmv bonk "
         "brstm c2 cdata cdxl daud dav dfpwm dsf dff dss dtk dtshd fap fsb fwse g722 g723_1 g728 g729 genh hca iamf ifv "
         "imx ircam ism isma ismv ivr kux laf lc3 lvf m2a mac mj2 mjpg mk3d mks mlp mods moflex mpa mpc mpp msbc msf "

@@ -29,6 +29,7 @@ MIN_SILENCE_MS = 300  # a pause between phrases, long enough to cut in; stock's 
 PAD_MS = 400
 FAR = 2 * SAMPLE_RATE  # speech that begins later than this is looked at again, from shortly before it
 LEAD = SAMPLE_RATE  # "shortly": the padding, and the time that the VAD needs to settle
+WOKEN = SAMPLE_RATE // 2  # after a cut the detector may wake so late: what lies before is heard, lest a word be lost
 QUIET = 50 * SAMPLE_RATE // 1000  # without VAD: a cut is made in the middle of the quietest 50 ms
 STEP = 10 * SAMPLE_RATE // 1000  # in which those are looked for
 
@@ -189,6 +190,8 @@ def cut_by_speech(sound: Samples, listen: Listen, threshold: float) -> Cut:
     start = regions[0].start
     if start > FAR and not ended:
         return Cut(0, 0, go_on=start - LEAD)
+    if start < WOKEN:
+        start, regions[0] = 0, Region(0, regions[0].end)
     end, following = _fit(regions, probabilities)
     go_on = silent_until if following is None else max(end, following - LEAD)
     return Cut(start, end, go_on, tuple(within(find(pad_ms=0), start, end)))

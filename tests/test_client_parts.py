@@ -12,7 +12,7 @@ from threading import Event
 import pytest
 
 from api.schemas import TranscribeOptions
-from api.sniff import EXTENSIONS
+from api.sniff import COMMON
 from api.subtitles import SubtitleFields
 from app import create_app
 from config import Settings
@@ -52,7 +52,7 @@ def asking(play: Callable[[Exchange], None], *, patience_s: float = 0) -> Iterat
 
 
 def test_what_the_service_knows_is_known_here() -> None:
-    assert SUFFIXES == EXTENSIONS
+    assert SUFFIXES == COMMON
     assert TranscribeOptions.model_fields.keys() == OPTIONS
     assert {one.value for one in Format} == {*FORMATS, "json"}
     assert {name: set(taken) for name, taken in TAKEN.items()} == {

@@ -12,9 +12,9 @@ from transcribe_client.wording import plain
 STDIN = "-"
 # As the service knows them. A file that is named itself is sent whatever it is called.
 SUFFIXES = frozenset(
-    "aac ac3 aif aifc aiff amr ape asf au avi awb caf dts eac3 f4a f4v flac flv gsm m2ts m4a m4b m4v mka mkv mov mp1 "
-    "mp2 mp3 mp4 mpeg mpg mpga mts oga ogg ogv opus qt snd spx tta ts vob voc w64 wav wave weba webm "
-    "wma wmv wv 3g2 3ga 3gp".split()
+    "aac ac3 aif aifc aiff amr ape asf au avi awb caf dts eac3 ec3 f4a f4v flac flv gsm gxf m2ts m4a m4b m4v mka "
+    "mkv mov mp1 mp2 mp3 mp4 mpeg mpg mpga mts mxf nut oga ogg ogv opus qt ra rm rmvb snd spx tta ts vob voc w64 "
+    "wav wave weba webm wma wmv wtv wv 3g2 3ga 3gp dif dv".split()
 )
 
 
