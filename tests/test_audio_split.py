@@ -92,7 +92,7 @@ def test_windows_are_pieces_of_the_recording_in_order_and_never_too_long(sound: 
         start = samples_of(window.start_s)
         assert 0 < len(window.audio) <= 30 * RATE
         piece = sound[start : start + len(window.audio)]
-        assert np.allclose(window.audio, piece * (window.audio.max() / piece.max()))  # louder where it is quiet
+        assert np.allclose(window.audio, piece * (window.audio.max() / (piece.max() or 1)))  # louder where it is quiet
         assert start + len(window.audio) <= samples_of(window.position_s) <= len(sound)
         assert window.position_s * RATE == pytest.approx(round(window.position_s * RATE), abs=1e-6)
         assert 0 < window.speech_s <= len(window.audio) / RATE
