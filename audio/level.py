@@ -3,10 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from audio.vad import FRAME, SAMPLE_RATE
+
 Samples = NDArray[np.float32]
 
-SAMPLE_RATE = 16_000  # Hz
-FRAME = 512  # samples, as the voice detector's: 32 ms
 QUIET = 0.004  # RMS of the loudest frames, -48 dBFS: speech below it escapes the voice detector
 USUAL = 0.05  # RMS of the loudest frames of ordinary speech, -26 dBFS
 MOST = 1000.0  # 60 dB; beyond lies the rounding of 16-bit samples

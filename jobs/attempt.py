@@ -141,6 +141,7 @@ class _Attempt:
         self._started = self._saved_at = monotonic()
         self._options = decode_options(job)
         self._position_s = job.position_s
+        self._is_saved = True  # the position, and what was counted up to it
         self._decoded_s = job.position_s
         self._path = Path()
         self._repair = False  # whether to pass over what cannot be decoded
@@ -173,7 +174,8 @@ class _Attempt:
                 emit("audio.repaired", reason=str(reason), position_s=self._position_s)
                 self._repair = True
                 self._read()
-        self._write(position_s=self._position_s, audio=self._audio | self._report.as_json())
+        if not self._is_saved:
+            self._write(position_s=self._position_s, audio=self._audio | self._report.as_json())
         return claims.finish(self._fence, self._result(), patience_s=self._work.settings.lease_seconds)
 
     def _open(self, start_s: float, *, separate: bool) -> AbstractContextManager[DecodedAudio]:
@@ -238,7 +240,8 @@ class _Attempt:
         """A checkpoint: segments and position in one fenced transaction; the next attempt goes on from here."""
         self._position_s = group[-1].position_s
         self._report.add(group)
-        if not segments and monotonic() - self._saved_at < SILENCE_SAVED_EVERY_S:
+        self._is_saved = bool(segments) or monotonic() - self._saved_at >= SILENCE_SAVED_EVERY_S
+        if not self._is_saved:
             return
         self._saved_at = monotonic()
         rows = [_row(self._fence.job_id, number, s) for number, s in enumerate(segments, start=self._count)]

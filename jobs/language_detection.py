@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audio.split import Stretch
+from audio.vad import SAMPLE_RATE
 from transcript import Language, Segment
 
 Samples = NDArray[np.float32]
 Detect = Callable[[Samples], Mapping[str, float]]
 
-SAMPLE_RATE = 16_000  # Hz
 SURE = 0.5  # probability above which stock faster-whisper looks no further
 TRIED = 3  # languages, at most, each a decoding of one window
 RIVAL = 0.3  # of the probability of the likeliest: less likely ones are not tried

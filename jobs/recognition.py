@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audio.split import Stretch, Window
+from audio.vad import SAMPLE_RATE
 from engines import Model
 from jobs import language_detection as detection
 from jobs.read import SegmentText
@@ -92,7 +93,7 @@ class Recogniser:
             return [_piece(window, *cut) for cut in cuts]
         if self._language is None:
             self._language = self._decide(window)
-        return [_piece(window, 0.0, len(window.audio) / detection.SAMPLE_RATE, self._language.code)]
+        return [_piece(window, 0.0, len(window.audio) / SAMPLE_RATE, self._language.code)]
 
     def _detect(self, audio: Samples) -> dict[str, float]:
         found = self._fallback.run(lambda model: model.detect_languages(audio))
@@ -157,7 +158,7 @@ def _piece(window: Window, start_s: float, end_s: float, language: str) -> Piece
         for start, end in window.speech
         if end > start_s and start < end_s
     )
-    first, last = round(start_s * detection.SAMPLE_RATE), round(end_s * detection.SAMPLE_RATE)
+    first, last = round(start_s * SAMPLE_RATE), round(end_s * SAMPLE_RATE)
     return Piece(
         start_s=window.start_s + start_s,
         audio=window.audio[first:last],
