@@ -1,12 +1,15 @@
-"""One window by stock faster-whisper: sound in, segments out. Every rule about silence and another try is Whisper's."""
+"""One window by stock faster-whisper: sound in, segments out. Every rule about silence is Whisper's."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from engines import SAMPLE_RATE
 from engines.passes import Covered, Passes
+from engines.readings import Reading
 from errors import EngineError
 from transcript import DecodeOptions, Segment, Word
 
@@ -15,38 +18,33 @@ if TYPE_CHECKING:
 
     from engines import Audio
 
-
+LONGEST = 30 * SAMPLE_RATE
 LONGEST_PROMPT = 223  # tokens, as openai/whisper: half of what the decoder takes, less the one that begins a prompt
-REPETITIVE = 2.4  # compression ratio above which Whisper itself does not believe a text
 
 
-def decode(whisper: "WhisperModel", window: "Audio", options: DecodeOptions, passes: Passes) -> tuple[Segment, ...]:
+def decode(whisper: "WhisperModel", window: "Audio", reading: Reading, passes: Passes) -> tuple[Segment, ...]:
     """Segments in seconds from the window's start, in order, all within it. Each pass must ask `passes` to begin."""
+    options = reading.options
     if options.language is None and whisper.model.is_multilingual:
         raise EngineError("This is a bug: the language must be known before a window is transcribed.")
-    steps = {} if options.temperature is None else {"temperature": options.temperature}
     found, _ = whisper.transcribe(
-        window, vad_filter=False, condition_on_previous_text=False, **steps, **_arguments(whisper, options)
+        heard(window, reading),
+        vad_filter=False,
+        condition_on_previous_text=False,
+        temperature=reading.temperatures,
+        **_arguments(whisper, options),
     )
     segments: list[Segment] = []
     with suppress(Covered):
         for one in found:
-            segments.append(_segment(one))
-            passes.cover(one.end)
-    return _tidy(segments, _length_s(window))
+            segments.append(_segment(one).shifted(-reading.later_s))
+            passes.cover(segments[-1].end)
+    return _tidy(segments, len(window) / SAMPLE_RATE)
 
 
-def without_loops(read: Callable[[DecodeOptions], tuple[Segment, ...]], options: DecodeOptions) -> tuple[Segment, ...]:
-    """What `read` gives; where a prompt makes the model repeat itself, what it gives without, if that is better."""
-    segments = read(options)
-    if not (options.initial_prompt or options.hotwords) or _repetition(segments) <= REPETITIVE:
-        return segments
-    plain = read(replace(options, initial_prompt=None, hotwords=None))
-    return min(plain, segments, key=_repetition)
-
-
-def _repetition(segments: tuple[Segment, ...]) -> float:
-    return max((segment.compression_ratio for segment in segments), default=0.0)
+def heard(window: "Audio", reading: Reading) -> "Audio":
+    """What the model gets; of a full window the end is cut."""
+    return np.concatenate([np.zeros(round(reading.later_s * SAMPLE_RATE), np.float32), window])[:LONGEST]
 
 
 def _arguments(whisper: "WhisperModel", options: DecodeOptions) -> dict[str, Any]:
@@ -69,10 +67,6 @@ def prompt_tokens(tokenizer: Any, options: DecodeOptions) -> list[int]:
         if text and text.strip()
         for token in tokenizer.encode(" " + text.strip(), add_special_tokens=False).ids
     ]
-
-
-def _length_s(window: "Audio") -> float:
-    return len(window) / SAMPLE_RATE
 
 
 def _segment(one: Any) -> Segment:

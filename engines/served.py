@@ -1,7 +1,7 @@
 """The engine as a worker child has it: spectrograms, prompts and text here, encoder and decoder in an engine server.
 
 Stock faster-whisper runs in the child, window by window, on a model that asks the server: so the text is that of the
-window alone, with Whisper's own rules for silence and for another try, whatever shares its batch.
+window alone, with Whisper's own rules for silence, whatever shares its batch.
 """
 
 import logging
@@ -17,10 +17,11 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from engines import SAMPLE_RATE, Model, catalog
-from engines.decoding import decode, without_loops
+from engines.decoding import decode, heard
 from engines.foreign import foreign_errors
 from engines.link import Link
 from engines.passes import Passes
+from engines.readings import Reading, believed
 from engines.wire import FRAMES
 from errors import EngineError, ServiceError
 from transcript import DecodeOptions, Segment
@@ -152,13 +153,13 @@ class WindowedModel:
     def _transcribe(
         self, window: "Audio", speech: "Speech | None", options: DecodeOptions, link: Link
     ) -> tuple[Segment, ...]:
-        def read(options: DecodeOptions) -> tuple[Segment, ...]:
+        def read(reading: Reading) -> tuple[Segment, ...]:
+            here = self._at(slot, link, heard(window, reading))
             here.passes = Passes(speech)
-            return decode(self._whisper, window, options, here.passes)
+            return decode(self._whisper, window, reading, here.passes)
 
         with foreign_errors(), link.slot() as slot:
-            here = self._at(slot, link, window)
-            return without_loops(read, options)
+            return believed(read, options)
 
     def _detect(self, window: "Audio", link: Link) -> dict[str, float]:
         with foreign_errors(), link.slot() as slot:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from audio.split import Stretch
 from audio.vad import SAMPLE_RATE
+from languages import LANGUAGES
 from transcript import Language, Segment
 
 Samples = NDArray[np.float32]
@@ -22,9 +23,11 @@ SURE = 0.5  # probability above which stock faster-whisper looks no further
 TRIED = 3  # languages, at most, each a decoding of one window
 RIVAL = 0.3  # of the probability of the likeliest: less likely ones are not tried
 WEIGHT = 0.3  # of the logarithm of a language's probability against the mean log probability of a token
+RARITY = 0.1  # of the logarithm of a language's rank by the hours in Whisper's training, the order of its tokens
 PHRASE_S = 2.5  # speech that lasts so long tells its language; what is shorter is joined with what follows soon
 PAUSE_S = 0.8  # who changes the language takes breath before
 SHORTEST_S = 1.0  # a word alone does not tell
+RANKS = {code: rank for rank, code in enumerate(LANGUAGES, start=1)}
 CHANGED = 0.6  # probability from which a phrase is another language than the one before it
 
 
@@ -56,7 +59,12 @@ def candidates(found: Mapping[str, float]) -> list[str]:
 
 def best(found: Mapping[str, float], tried: Mapping[str, Sequence[Segment]]) -> Language:
     """Of the languages in which the same window was decoded."""
-    code = max(tried, key=lambda code: _mean_logprob(tried[code]) + WEIGHT * log(max(found[code], 1e-6)))
+
+    def score(code: str) -> float:
+        heard = WEIGHT * log(max(found[code], 1e-6))
+        return _mean_logprob(tried[code]) + heard - RARITY * log(RANKS[code])
+
+    code = max(tried, key=score)
     return Language(code, found[code])
 
 

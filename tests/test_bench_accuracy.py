@@ -87,6 +87,13 @@ def test_a_string_of_digits_is_compared_digit_by_digit(heard: str) -> None:
     assert score(spoken, heard) == Score(4, 0, 0, 0)
 
 
+def test_digits_within_an_english_text_are_compared_one_by_one() -> None:
+    spoken = recording("extension 1234 and no one else")
+    assert score(spoken, "Extension 1, 2, 3, 4 and no one else.") == Score(9, 0, 0, 0)
+    assert score(spoken, "extension one two three four, and no one else") == Score(9, 0, 0, 0)
+    assert score(spoken, "extension 12.4 and no one else").errors > 0
+
+
 def test_a_digit_that_is_missing_is_one_error_and_not_a_number_that_is_wrong() -> None:
     assert score(recording("one oh nine two"), "192") == Score(4, 0, 1, 0)
 

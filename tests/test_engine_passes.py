@@ -1,15 +1,12 @@
 """A window is decoded again only where somebody speaks behind its last segment; prompts never cost text."""
 
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
-from engines.decoding import LONGEST_PROMPT, prompt_tokens, without_loops
+from engines.decoding import LONGEST_PROMPT, prompt_tokens
 from engines.passes import Covered, Passes
-from transcript import DecodeOptions, Segment
-
-PROMPTED = DecodeOptions(language="en", initial_prompt="Sesame, sesame")
+from transcript import DecodeOptions
 
 
 def is_over(passes: Passes) -> bool:
@@ -60,32 +57,3 @@ def test_hotwords_and_prompt_are_counted_together_and_the_last_tokens_are_kept()
     assert tokens[-1] == 1149
     assert LONGEST_PROMPT * 2 + 2 == 448, "half of the decoder is left for the text"
     assert prompt_tokens(Words(), DecodeOptions(hotwords=" ", initial_prompt="")) == []
-
-
-def repeating(ratio: float) -> tuple[Segment, ...]:
-    return (Segment(0, 1, f" {ratio}", compression_ratio=ratio),)
-
-
-@pytest.mark.parametrize(("with_prompt", "without", "kept"), [(3.0, 1.5, 1.5), (3.0, 4.0, 3.0), (2.3, 1.0, 2.3)])
-def test_a_prompt_that_makes_the_model_loop_is_dropped_for_that_window(
-    with_prompt: float, without: float, kept: float
-) -> None:
-    asked: list[DecodeOptions] = []
-
-    def read(options: DecodeOptions) -> tuple[Segment, ...]:
-        asked.append(options)
-        return repeating(with_prompt if options.initial_prompt else without)
-
-    assert without_loops(read, PROMPTED) == repeating(kept)
-    assert asked[1:] == ([replace(PROMPTED, initial_prompt=None)] if with_prompt > 2.4 else [])
-
-
-def test_a_loop_without_a_prompt_is_left_to_whispers_own_rules() -> None:
-    asked: list[DecodeOptions] = []
-
-    def read(options: DecodeOptions) -> tuple[Segment, ...]:
-        asked.append(options)
-        return repeating(5.0)
-
-    assert without_loops(read, DecodeOptions(language="en")) == repeating(5.0)
-    assert len(asked) == 1

@@ -95,6 +95,17 @@ def test_in_doubt_the_language_that_reads_best_is_taken() -> None:
     assert segment.language == "es"
 
 
+def test_where_two_languages_read_alike_the_one_that_whisper_was_trained_more_on_is_taken() -> None:
+    ours = recogniser(Model({0.1: {"el": 0.2, "en": 0.15, "ar": 0.1}}, {"el": -0.8, "en": -0.85, "ar": -0.8}))
+    ours.recognise([window(sound(0.1))])
+    assert ours.language is not None
+    assert ours.language.code == "en"
+    clearly = recogniser(Model({0.1: {"el": 0.2, "en": 0.15}}, {"el": -0.4, "en": -0.85}))
+    clearly.recognise([window(sound(0.1))])
+    assert clearly.language is not None
+    assert clearly.language.code == "el"
+
+
 def test_only_allowed_languages_are_detected() -> None:
     ours = recogniser(Model({0.1: {"el": 0.8, "es": 0.15, "en": 0.05}}), DecodeOptions(languages=("en", "es")))
     ours.recognise([window(sound(0.1))])

@@ -56,8 +56,14 @@ def units(recording: Recording, text: str) -> list[str]:
     """What is compared: words, characters or digits, normalised."""
     if recording.digits:
         return list(_digits(text))
-    normalise = _english() if recording.language == "en" else _basic(by_character=recording.by_character)
-    return str(normalise(text)).split()
+    if recording.language == "en":
+        return [unit for word in str(_english()(text)).split() for unit in _apart(word)]
+    return str(_basic(by_character=recording.by_character)(text)).split()
+
+
+def _apart(word: str) -> list[str]:
+    """`1234` and `1, 2, 3, 4` are the same said, and Whisper's normaliser writes a lone 1 as `one`."""
+    return list(word) if word.isdecimal() else ["1" if word == "one" else word]
 
 
 @cache

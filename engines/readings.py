@@ -1,0 +1,63 @@
+"""How often a window is read: the first reading that can be believed is taken, else the one that is believed most.
+
+Whisper's own next tries are samples, which seldom say something better. The same sound a moment later in the window is
+a second look at it, and ends most loops; samples come last (ADR 15).
+"""
+
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from transcript import DecodeOptions, Segment
+
+LATER_S = 0.2  # enough to turn words of `base` either way
+SAMPLED = (0.2, 0.4, 0.6, 0.8, 1.0)  # temperatures, as openai/whisper
+LEAST_LOGPROB = -1.0  # mean log probability of a token, as openai/whisper
+REPETITIVE = 3.0  # times that a text is shortened by compression: human texts reach 2.5, loops begin at 5
+Segments = tuple[Segment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    options: DecodeOptions
+    temperatures: tuple[float, ...] = (0.0,)
+    later_s: float = 0.0  # silence before the window
+
+
+def believed(read: Callable[[Reading], Segments], options: DecodeOptions) -> Segments:
+    tried: list[Segments] = []
+    for reading in readings(options):
+        segments = read(reading)
+        if not tried and not segments:
+            return segments  # nobody speaks
+        if segments and min(_belief(segments)) >= 0:
+            return segments
+        tried.append(segments)
+    return max(filter(None, tried), key=_belief)
+
+
+def readings(options: DecodeOptions) -> Iterator[Reading]:
+    """A temperature that was asked for is kept, and so are the words of a prompt, but where they may cause a loop."""
+    plain = replace(options, initial_prompt=None, hotwords=None)
+    asked = (0.0 if options.temperature is None else options.temperature,)
+    yield Reading(options, asked)
+    if plain != options:
+        yield Reading(plain, asked)
+    if options.temperature is None:
+        yield Reading(plain, later_s=LATER_S)
+        yield Reading(plain, SAMPLED)
+
+
+def _belief(segments: Segments) -> tuple[float, float]:
+    """How far a text is from what is not believed: a loop, then improbable words. Negative: not believed."""
+    passes = [list(run) for _, run in groupby(segments, key=lambda one: (one.avg_logprob, one.compression_ratio))]
+    repeated = max(repetition("".join(one.text for one in run)) for run in passes)
+    return min(0.0, REPETITIVE - repeated), min(one.avg_logprob for one in segments) - LEAST_LOGPROB
+
+
+def repetition(text: str) -> float:
+    """Characters of a text to bytes of its compressed form: the same for every script, unlike that of its UTF-8."""
+    codes: dict[str, int] = {}
+    flat = bytes(codes.setdefault(char, len(codes)) % 256 for char in text)
+    return len(flat) / len(zlib.compress(flat))
