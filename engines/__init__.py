@@ -44,6 +44,10 @@ class Model(Protocol):
         """The probability of each language that the model knows, by its code, the likeliest first."""
         ...
 
+    def prompt_excess(self, options: DecodeOptions) -> int:
+        """Tokens of hot words and prompt that the model has no room for; the first ones are left out."""
+        ...
+
     def close(self) -> None:
         """Give the memory back now."""
         ...

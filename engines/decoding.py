@@ -58,6 +58,10 @@ def _arguments(whisper: "WhisperModel", options: DecodeOptions) -> dict[str, Any
     }
 
 
+def prompt_excess(tokenizer: Any, options: DecodeOptions) -> int:
+    return max(0, len(prompt_tokens(tokenizer, options)) - LONGEST_PROMPT)
+
+
 def prompt_tokens(tokenizer: Any, options: DecodeOptions) -> list[int]:
     """Hot words, then the prompt, each as Whisper's own loop writes it."""
     texts = (options.hotwords, options.initial_prompt)

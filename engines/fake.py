@@ -74,6 +74,9 @@ class FakeModel:
     def detect_languages(self, window: "Audio") -> dict[str, float]:
         return {"en": 1.0}
 
+    def prompt_excess(self, options: DecodeOptions) -> int:
+        return 0
+
     def close(self) -> None:
         return
 

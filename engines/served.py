@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from engines import SAMPLE_RATE, Model, catalog
-from engines.decoding import decode, heard
+from engines.decoding import decode, heard, prompt_excess
 from engines.foreign import foreign_errors
 from engines.link import Link
 from engines.passes import Passes
@@ -134,6 +134,9 @@ class WindowedModel:
         if not self._remote.is_multilingual:
             return {"en": 1.0}
         return self._threads.submit(self._detect, window, self._least_busy()).result()
+
+    def prompt_excess(self, options: DecodeOptions) -> int:
+        return prompt_excess(self._whisper.hf_tokenizer, options)
 
     def close(self) -> None:
         self._closed = True

@@ -294,7 +294,7 @@ class _Attempt:
             duration=round(self._decoded_s, 3),
             word_count=len(text.split()),
             confidence=_confidence(rows),
-            warnings=[*self._warnings, *self._report.warnings(has_text=bool(text))],
+            warnings=self._warnings + self._recogniser.warnings() + self._report.warnings(has_text=bool(text)),
             processing_s=round(monotonic() - self._started, 3),
             model_revision=self._recogniser.revision,
         )

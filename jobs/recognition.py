@@ -7,6 +7,7 @@ recording and the options, never from which windows share its group: an attempt 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +65,7 @@ class Recogniser:
         self._before = ""
         self._script: str | None = None
         self.revision: str | None = None  # of the model that was last used
+        self._prompt_excess = 0  # tokens
         for segment in said:
             self._remember(segment)
 
@@ -73,6 +75,12 @@ class Recogniser:
         if self._options.language != MULTI:
             return self._language
         return Language(max(self._seconds, key=lambda code: self._seconds[code]), None) if self._seconds else None
+
+    def warnings(self) -> list[dict[str, Any]]:
+        if not self._prompt_excess:
+            return []
+        message = f"Prompt and hot words are {self._prompt_excess} tokens too long; their beginning was left out."
+        return [{"code": "prompt_cut", "message": message}]
 
     def recognise(self, group: Sequence[Window]) -> list[Segment]:
         """Raises what the engine raises, when no smaller model is left."""
@@ -127,6 +135,7 @@ class Recogniser:
     def _read(self, pieces: Sequence[Piece], options: DecodeOptions) -> list[tuple[Segment, ...]]:
         def read(model: Model, some: Sequence[Piece]) -> list[tuple[Segment, ...]]:
             self.revision = model.revision
+            self._prompt_excess = model.prompt_excess(self._options)
             return model.transcribe([piece.audio for piece in some], options, [piece.speech or None for piece in some])
 
         return list(self._fallback.map(read, pieces))

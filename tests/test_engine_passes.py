@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from engines.decoding import LONGEST_PROMPT, prompt_tokens
+from engines.decoding import LONGEST_PROMPT, prompt_excess, prompt_tokens
 from engines.passes import Covered, Passes
 from transcript import DecodeOptions
 
@@ -53,6 +53,8 @@ def test_hotwords_and_prompt_are_counted_together_and_the_last_tokens_are_kept()
     options = DecodeOptions(hotwords=many, initial_prompt=f"  {' '.join(map(str, range(1000, 1150)))} ")
     tokens = prompt_tokens(Words(), options)
     assert len(tokens) == 350
+    assert prompt_excess(Words(), options) == 350 - LONGEST_PROMPT
+    assert prompt_excess(Words(), DecodeOptions(initial_prompt="1 2")) == 0
     assert tokens[-LONGEST_PROMPT:][0] == 350 - LONGEST_PROMPT
     assert tokens[-1] == 1149
     assert LONGEST_PROMPT * 2 + 2 == 448, "half of the decoder is left for the text"

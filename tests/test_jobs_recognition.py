@@ -16,6 +16,7 @@ from transcript import DecodeOptions, Language, Segment
 
 RATE = 16_000
 Sound = NDArray[np.float32]
+GIVEN = Language("de", 1.0)
 GERMAN, ENGLISH, GREEK = {"de": 0.9, "en": 0.1}, {"en": 0.9, "de": 0.1}, {"el": 0.4, "es": 0.3, "en": 0.3}
 
 
@@ -42,6 +43,9 @@ class Model:
     def detect_languages(self, audio: Sound) -> dict[str, float]:
         nearest = min(self.languages, key=lambda level: abs(level - float(audio.mean())))
         return dict(self.languages[nearest])
+
+    def prompt_excess(self, options: DecodeOptions) -> int:
+        return max(0, len((options.initial_prompt or "").split()) - 3)
 
     def transcribe(
         self, windows: Sequence[Sound], options: DecodeOptions, speech: Any = ()
@@ -104,6 +108,15 @@ def test_where_two_languages_read_alike_the_one_that_whisper_was_trained_more_on
     clearly.recognise([window(sound(0.1))])
     assert clearly.language is not None
     assert clearly.language.code == "el"
+
+
+def test_a_prompt_that_is_too_long_is_told_with_the_result() -> None:
+    for prompt, told in (("one two three", []), ("one two three four five", ["prompt_cut"])):
+        ours = recogniser(Model({0.1: GERMAN}), DecodeOptions(initial_prompt=prompt, language="de"), language=GIVEN)
+        assert ours.warnings() == []
+        ours.recognise([window(sound(0.1))])
+        assert [one["code"] for one in ours.warnings()] == told
+        assert all("2 tokens" in one["message"] for one in ours.warnings())
 
 
 def test_only_allowed_languages_are_detected() -> None:
