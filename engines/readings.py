@@ -14,6 +14,8 @@ from transcript import DecodeOptions, Segment
 LATER_S = 0.2  # enough to turn words of `base` either way
 SAMPLED = (0.2, 0.4, 0.6, 0.8, 1.0)  # temperatures, as openai/whisper
 LEAST_LOGPROB = -1.0  # mean log probability of a token, as openai/whisper
+NO_SPEECH = 0.6  # probability, as openai/whisper
+LEAST_LOGPROB_THERE = -0.5  # where speech is so improbable: digits said one by one reach -0.35, "You" in silence -0.8
 REPETITIVE = 3.0  # times that a text is shortened by compression: human texts reach 2.5, loops begin at 5
 Segments = tuple[Segment, ...]
 
@@ -28,13 +30,11 @@ class Reading:
 def believed(read: Callable[[Reading], Segments], options: DecodeOptions) -> Segments:
     tried: list[Segments] = []
     for reading in readings(options):
-        segments = read(reading)
-        if not tried and not segments:
-            return segments  # nobody speaks
-        if segments and min(_belief(segments)) >= 0:
+        segments = tuple(one for one in read(reading) if not _is_silence(one))
+        if not segments or min(_belief(segments)) >= 0:  # nobody speaks, or this is what they say
             return segments
         tried.append(segments)
-    return max(filter(None, tried), key=_belief)
+    return max(tried, key=_belief)
 
 
 def readings(options: DecodeOptions) -> Iterator[Reading]:
@@ -47,6 +47,10 @@ def readings(options: DecodeOptions) -> Iterator[Reading]:
     if options.temperature is None:
         yield Reading(plain, later_s=LATER_S)
         yield Reading(plain, SAMPLED)
+
+
+def _is_silence(segment: Segment) -> bool:
+    return segment.no_speech_prob > NO_SPEECH and segment.avg_logprob < LEAST_LOGPROB_THERE
 
 
 def _belief(segments: Segments) -> tuple[float, float]:

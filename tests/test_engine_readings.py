@@ -1,6 +1,7 @@
 """Which reading of a window is believed: loops, improbable words, prompts, and what was asked for."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -81,11 +82,19 @@ def test_a_temperature_that_was_asked_for_is_the_only_one(options: DecodeOptions
     assert reader.asked == [Reading(options, (options.temperature or 0.0,))]
 
 
-def test_silence_is_believed_at_once_and_does_not_replace_words() -> None:
-    reader = Reader(lambda _: ())
+@pytest.mark.parametrize("before", [(), heard(LOOP), heard(logprob=-1.2)])
+def test_silence_is_believed_whichever_reading_finds_it(before: tuple[Segment, ...]) -> None:
+    reader = Reader(lambda reading: () if reading.temperatures == SAMPLED else before)
     assert believed(reader, GERMAN) == ()
+    assert len(reader.asked) == (3 if before else 1)
+
+
+@pytest.mark.parametrize(("logprob", "kept"), [(-0.4, True), (-0.84, False)])
+def test_where_speech_is_improbable_words_must_be_more_probable(logprob: float, kept: bool) -> None:
+    said = (replace(heard(" You", logprob)[0], no_speech_prob=0.71),)
+    reader = Reader(lambda _: said)
+    assert believed(reader, GERMAN) == (said if kept else ())
     assert len(reader.asked) == 1
-    assert believed(lambda reading: () if reading.later_s else heard(logprob=-1.2), GERMAN) == heard(logprob=-1.2)
 
 
 def test_each_pass_over_a_window_is_judged_by_itself() -> None:

@@ -99,11 +99,9 @@ def scripts(recordings: Sequence[Recording], answers: Mapping[str, Json]) -> dic
     return {one.id: script(answers[one.id]["text"]) for one in recordings if one.language == "zh"}
 
 
-def changed_scripts(recordings: Sequence[Recording], answers: Mapping[str, Json]) -> list[str]:
-    """Chinese written in both scripts, or in another one than the reference's."""
-    said = {one.id: script(one.text or "") for one in recordings}
-    found = scripts(recordings, answers)
-    return [name for name, kind in found.items() if kind == "mixed" or (said[name] and kind and kind != said[name])]
+def mixed_scripts(recordings: Sequence[Recording], answers: Mapping[str, Json]) -> list[str]:
+    """Chinese written in both scripts. Which of the two is heard is the model's choice."""
+    return [name for name, kind in scripts(recordings, answers).items() if kind == "mixed"]
 
 
 def times(recordings: Sequence[Recording], ours: Mapping[str, Json], stock: Mapping[str, Json]) -> Json:

@@ -84,3 +84,15 @@ DIGITS = {
     "zero": "0", "oh": "0", "o": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6",
     "seven": "7", "eight": "8", "nine": "9",
 }  # fmt: skip
+# From two on: one is often an article.
+OTHER_DIGITS = {
+    language: {word: str(digit) for digit, word in enumerate(words.split(), start=2)}
+    for language, words in {
+        "de": "zwei drei vier fünf sechs sieben acht neun",
+        "es": "dos tres cuatro cinco seis siete ocho nueve",
+        "fr": "deux trois quatre cinq six sept huit neuf",
+        "it": "due tre quattro cinque sei sette otto nove",
+        "pt": "dois três quatro cinco seis sete oito nove",
+        "ru": "два три четыре пять шесть семь восемь девять",
+    }.items()
+}

@@ -26,7 +26,7 @@ def findings(recordings: Sequence[Recording], heard: Heard) -> Json:
                 "wrong_languages": by_group.wrong_languages(recordings, answers),
                 "without_text": by_group.without_text(recordings, answers),
                 "scripts": by_group.scripts(recordings, answers),
-                "changed_scripts": by_group.changed_scripts(recordings, answers),
+                "mixed_scripts": by_group.mixed_scripts(recordings, answers),
                 "failed": [one.id for one in recordings if "error" in answers[one.id]],
                 "starts": {} if stock is None or side == STOCK else by_group.times(recordings, answers, stock),
             }
@@ -47,7 +47,7 @@ def broken(groups: Sequence[Group], found: Json) -> list[str]:
         if count := one["words"][OURS]:
             complaints.append(f"{one['group']}: {count} words invented where nobody speaks")
     complaints += [f"{one['id']}: {one['language']} taken for {one['found']}" for one in ours["wrong_languages"]]
-    complaints += [f"{name}: the script of its reference is not kept" for name in ours["changed_scripts"]]
+    complaints += [f"{name}: simplified and traditional characters in one text" for name in ours["mixed_scripts"]]
     return complaints + [f"{name}: the job failed" for name in ours["failed"]]
 
 

@@ -14,7 +14,7 @@ from rapidfuzz.distance import Levenshtein
 from whisper_normalizer.basic import BasicTextNormalizer
 from whisper_normalizer.english import EnglishTextNormalizer
 
-from bench.accuracy.manifest import DIGITS, Recording
+from bench.accuracy.manifest import DIGITS, OTHER_DIGITS, Recording
 
 LEAST_MIXED = 2  # characters of the rarer script, from which a text mixes the two: one may be a name
 Json = dict[str, Any]
@@ -58,7 +58,8 @@ def units(recording: Recording, text: str) -> list[str]:
         return list(_digits(text))
     if recording.language == "en":
         return [unit for word in str(_english()(text)).split() for unit in _apart(word)]
-    return str(_basic(by_character=recording.by_character)(text)).split()
+    names = OTHER_DIGITS.get(recording.language, {})
+    return [names.get(word, word) for word in str(_basic(by_character=recording.by_character)(text)).split()]
 
 
 def _apart(word: str) -> list[str]:
