@@ -1,6 +1,7 @@
 """What only OpenAI's own weights can show: languages, soft speech, prompts, and no text where nobody speaks."""
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ NUMBERS = list("1234567")
 WORDS = dict(zip("one two three four five six seven".split(), NUMBERS, strict=True))  # it writes either
 pytestmark = pytest.mark.timeout(300)
 Sound = NDArray[np.float32]
+Make = Callable[[float], Sound]
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +100,53 @@ def hiss(seconds: float) -> Sound:
     return np.asarray(0.05 * np.random.default_rng(1).standard_normal(round(seconds * RATE)), np.float32)
 
 
-@pytest.mark.parametrize("make", [pause, still, hum, hiss])
-def test_nothing_is_invented_where_nobody_speaks(pool: ModelPool[Model], make: object) -> None:
-    assert transcribed(pool, make(600.0)) == []  # type: ignore[operator]
+def rumble(count: int) -> Sound:
+    """Brown noise without its slow drift, up to 1."""
+    drifting = np.cumsum(np.random.default_rng(2).standard_normal(count))
+    return np.asarray((drifting - np.convolve(drifting, np.full(2000, 1 / 2000), "same")) / 150, np.float32)
+
+
+def traffic(seconds: float) -> Sound:
+    """A street's rumble, and a car every three seconds."""
+    random, count = np.random.default_rng(3), round(seconds * RATE)
+    near = np.full(count, 0.05)
+    for start in random.integers(0, count, round(seconds / 3)):
+        length = min(random.integers(2 * RATE, 6 * RATE), count - start)
+        near[start : start + length] += np.hanning(length) * random.uniform(0.1, 0.4)
+    return np.asarray(near * rumble(count), np.float32)
+
+
+def applause(seconds: float) -> Sound:
+    """Sixty claps a second: short bursts of noise."""
+    random, fading = np.random.default_rng(4), np.exp(-np.arange(800) / 120)
+    found = np.zeros(round(seconds * RATE), np.float32)
+    for start in random.integers(0, len(found) - 800, round(seconds * 60)):
+        found[start : start + 800] += fading * random.standard_normal(800) * random.uniform(0.02, 0.15)
+    return found
+
+
+def hold_music(seconds: float) -> Sound:
+    """Two chords in turns, and a melody by chance, a note every 0.4 s."""
+    random, times = np.random.default_rng(5), np.arange(round(0.4 * RATE)) / RATE
+    scale = 261.6 * 2 ** (np.array([0, 2, 4, 5, 7, 9, 11, 12]) / 12)
+
+    def beat(number: int) -> Sound:
+        note, chord = 2 * random.choice(scale), scale[[0, 2, 4]] if number // 8 % 2 else scale[[3, 5, 7]]
+        melody = sum(np.sin(2 * np.pi * note * part * times) / part for part in (1, 2, 3))
+        under = np.sin(2 * np.pi * chord[:, None] * times).sum(axis=0)
+        return np.asarray(0.15 * np.exp(-3 * times) * melody + 0.05 * under, np.float32)
+
+    return np.concatenate([beat(number) for number in range(round(seconds / 0.4))])
+
+
+@pytest.mark.parametrize("make", [pause, still, hum, hiss, traffic, applause, hold_music])
+def test_nothing_is_invented_in_ten_minutes_where_nobody_speaks(pool: ModelPool[Model], make: Make) -> None:
+    assert transcribed(pool, make(600.0)) == []
+
+
+@pytest.mark.parametrize("make", [pause, still, hum, traffic, applause, hold_music])
+def test_nothing_is_invented_where_nobody_speaks_and_no_detector_listens(pool: ModelPool[Model], make: Make) -> None:
+    assert transcribed(pool, make(30.0), DecodeOptions(vad_filter=False)) == []
 
 
 def test_the_silence_behind_the_last_word_is_not_decoded_again(pool: ModelPool[Model]) -> None:
