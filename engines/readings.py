@@ -34,7 +34,7 @@ def believed(read: Callable[[Reading], Segments], options: DecodeOptions) -> Seg
         if not segments or min(_belief(segments)) >= 0:  # nobody speaks, or this is what they say
             return segments
         tried.append(segments)
-    return max(tried, key=_belief)
+    return tuple(one for one in max(tried, key=_belief) if one.no_speech_prob <= NO_SPEECH)
 
 
 def readings(options: DecodeOptions) -> Iterator[Reading]:

@@ -97,6 +97,13 @@ def test_where_speech_is_improbable_words_must_be_more_probable(logprob: float, 
     assert len(reader.asked) == 1
 
 
+def test_a_loop_where_speech_is_improbable_is_not_kept() -> None:
+    loop = replace(heard(LOOP, -0.1)[0], no_speech_prob=0.8)
+    assert believed(lambda _: (loop,), GERMAN) == ()
+    assert believed(lambda _: (*heard(), loop), GERMAN) == heard(), "what another pass has heard stays"
+    assert believed(lambda _: (replace(loop, no_speech_prob=0.3),), GERMAN) != ()
+
+
 def test_each_pass_over_a_window_is_judged_by_itself() -> None:
     first = (Segment(0, 9, f" {TWO_CITIES}", avg_logprob=-0.1), Segment(9, 20, f" {MENU}", avg_logprob=-0.1))
     again = (Segment(20, 28, LOOP, avg_logprob=-0.3),)
