@@ -182,6 +182,8 @@ class Result(Base):
     processing_s: Mapped[float]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
+    __table_args__ = (Index("ix_transcription_results_newest", "created_at"),)
+
 
 class SegmentRow(Base):
     """Checkpoints, partial results and the text of the result: one row a segment, numbered from 0 in time order."""
@@ -246,6 +248,7 @@ class ErrorLog(Base):
         Index("uq_error_logs_open_job", "job_id", unique=True, postgresql_where=text("resolved_at IS NULL")),
         Index("ix_error_logs_job", "job_id"),
         Index("ix_error_logs_newest", "created_at", "id"),
+        Index("ix_error_logs_untold", "created_at", postgresql_where=text("notified_at IS NULL")),
     )
 
 

@@ -1,5 +1,6 @@
 """What is cleared away: jobs past their time, recordings of no job, history of long ago. A bounded part each round."""
 
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -15,7 +16,7 @@ import errors
 from config import Settings
 from database import transaction
 from jobs.files import delete_files
-from jobs.idempotency import forget_old
+from jobs.idempotency import FORGOTTEN_AT_ONCE, forget_old
 from jobs.states import FINAL
 from jobs.sweep import try_lead
 from models import Batch, ErrorLog, Job, JobEvent
@@ -27,6 +28,7 @@ ROUND_S = 10.0
 ORPHANS_EVERY_S = 3600.0
 ORPHAN_AGE = timedelta(hours=24)  # older than any upload that is still coming in: its jobs are inserted at the end
 JOBS_AT_MOST, FILES_AT_MOST, EVENTS_AT_MOST = 100, 500, 5000  # a round
+BATCHES_AT_ONCE = 200  # looked at in a round; most still have their jobs
 DELETING_S = 4.0  # of a round: PostgreSQL ends a transaction that waits 10 s for a slow storage
 PAUSE_S = 0.1  # between rounds, as long as one leaves work for the next
 
@@ -40,6 +42,7 @@ class Housekeeper:
         self._done = Event()
         self._counts: Counter[str] = Counter(deleted_jobs=0, deleted_files=0, deleted_events=0, deleted_batches=0)
         self._last_run: datetime | None = None
+        self._last_batch: uuid.UUID | None = None
         self._files: Iterator[str] = iter(())
         self._look_again_at = 0.0
         self._thread = Thread(target=self._run, name="housekeeper", daemon=True)
@@ -65,12 +68,15 @@ class Housekeeper:
         is_full = jobs == JOBS_AT_MOST or (jobs > 0 and monotonic() - begun > DELETING_S)
         self._note(deleted_jobs=jobs)
         with transaction() as session:
-            events, batches = delete_events(session, settings), delete_batches(session)
-            forget_old(session)
+            events = delete_events(session, settings)
+        with transaction() as session:
+            batches, self._last_batch = delete_batches(session, self._last_batch)
+        with transaction() as session:
+            keys = forget_old(session)
         self._note(deleted_events=events, deleted_batches=batches)
         self._note(deleted_files=self._delete_orphans())
         self._last_run = datetime.now(UTC)
-        return is_full or events == EVENTS_AT_MOST
+        return is_full or events == EVENTS_AT_MOST or keys == FORGOTTEN_AT_ONCE
 
     def _run(self) -> None:
         while not self._done.is_set():
@@ -145,12 +151,15 @@ def delete_events(session: Session, settings: Settings) -> int:
     return len(session.scalars(delete(JobEvent).where(JobEvent.id.in_(chosen)).returning(JobEvent.id)).all())
 
 
-def delete_batches(session: Session) -> int:
-    """Batches whose jobs are all deleted."""
-    is_empty = ~select(Job.id).where(Job.batch_id == Batch.id).exists()
+def delete_batches(session: Session, after: uuid.UUID | None = None) -> tuple[int, uuid.UUID | None]:
+    """Of the next batches by id those whose jobs are all deleted; and where the next round goes on, None: in front."""
+    some = select(Batch.id).order_by(Batch.id).limit(BATCHES_AT_ONCE)
+    seen = session.scalars(some if after is None else some.where(Batch.id > after)).all()
+    used = set(session.scalars(select(Job.batch_id).where(Job.batch_id.in_(seen)).distinct()))
     has_age = Batch.created_at < func.now() - ORPHAN_AGE
-    chosen = select(Batch.id).where(is_empty, has_age).limit(JOBS_AT_MOST)
-    return len(session.scalars(delete(Batch).where(Batch.id.in_(chosen)).returning(Batch.id)).all())
+    chosen = delete(Batch).where(Batch.id.in_([one for one in seen if one not in used]), has_age)
+    gone = len(session.scalars(chosen.returning(Batch.id)).all())
+    return gone, seen[-1] if len(seen) == BATCHES_AT_ONCE else None
 
 
 def without_job(session: Session, keys: list[str]) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import delete, func
+from sqlalchemy import delete, func, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
@@ -18,6 +18,7 @@ import errors
 from models import IdempotencyKey
 
 KEPT = timedelta(hours=24)
+FORGOTTEN_AT_ONCE = 5000  # keys
 LONGEST_KEY = 255  # characters
 LOCK_NOT_AVAILABLE = "55P03"
 
@@ -72,5 +73,8 @@ def begin(session: Session, once: Once) -> IdempotencyKey:
 
 
 def forget_old(session: Session) -> int:
-    old = delete(IdempotencyKey).where(IdempotencyKey.created_at < func.now() - KEPT)
-    return len(session.scalars(old.returning(IdempotencyKey.key)).all())
+    """At most FORGOTTEN_AT_ONCE: after an outage of the housekeeper a statement for all would take too long."""
+    place = (IdempotencyKey.owner, IdempotencyKey.key)
+    old = select(*place).where(IdempotencyKey.created_at < func.now() - KEPT).order_by(IdempotencyKey.created_at)
+    chosen = delete(IdempotencyKey).where(tuple_(*place).in_(old.limit(FORGOTTEN_AT_ONCE)))
+    return len(session.scalars(chosen.returning(IdempotencyKey.key)).all())
