@@ -5,8 +5,6 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from engines import SAMPLE_RATE
 from engines.passes import Covered, Passes
 from engines.readings import Reading
@@ -44,6 +42,8 @@ def decode(whisper: "WhisperModel", window: "Audio", reading: Reading, passes: P
 
 def heard(window: "Audio", reading: Reading) -> "Audio":
     """What the model gets; of a full window the end is cut."""
+    import numpy as np  # the parent of forked children loads nothing native
+
     return np.concatenate([np.zeros(round(reading.later_s * SAMPLE_RATE), np.float32), window])[:LONGEST]
 
 
