@@ -20,13 +20,16 @@ LONGEST = 30 * SAMPLE_RATE
 LONGEST_PROMPT = 223  # tokens, as openai/whisper: half of what the decoder takes, less the one that begins a prompt
 
 
-def decode(whisper: "WhisperModel", window: "Audio", reading: Reading, passes: Passes) -> tuple[Segment, ...]:
-    """Segments in seconds from the window's start, in order, all within it. Each pass must ask `passes` to begin."""
+def decode(whisper: "WhisperModel", sound: "Audio", reading: Reading, passes: Passes) -> tuple[Segment, ...]:
+    """Segments in seconds from the window's start, in order, all within it. Each pass must ask `passes` to begin.
+
+    `sound`: the window as `heard`.
+    """
     options = reading.options
     if options.language is None and whisper.model.is_multilingual:
         raise EngineError("This is a bug: the language must be known before a window is transcribed.")
     found, _ = whisper.transcribe(
-        heard(window, reading),
+        sound,
         vad_filter=False,
         condition_on_previous_text=False,
         temperature=reading.temperatures,
@@ -37,7 +40,7 @@ def decode(whisper: "WhisperModel", window: "Audio", reading: Reading, passes: P
         for one in found:
             segments.append(_segment(one).shifted(-reading.later_s))
             passes.cover(segments[-1].end)
-    return _tidy(segments, len(window) / SAMPLE_RATE)
+    return _tidy(segments, len(sound) / SAMPLE_RATE - reading.later_s)
 
 
 def heard(window: "Audio", reading: Reading) -> "Audio":

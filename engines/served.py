@@ -157,9 +157,9 @@ class WindowedModel:
         self, window: "Audio", speech: "Speech | None", options: DecodeOptions, link: Link
     ) -> tuple[Segment, ...]:
         def read(reading: Reading) -> tuple[Segment, ...]:
-            here = self._at(slot, link, heard(window, reading))
-            here.passes = Passes(speech)
-            return decode(self._whisper, window, reading, here.passes)
+            sound = heard(window, reading)
+            passes = self._at(slot, link, sound).passes = Passes(speech)
+            return decode(self._whisper, sound, reading, passes)
 
         with foreign_errors(), link.slot() as slot:
             return believed(read, options)
