@@ -74,6 +74,8 @@ def weights(path: Path, beginning: str) -> "dict[str, Weights]":
         for _ in range(count):
             alias, name = _string(file).decode(), _string(file).decode()
             found[alias] = found[name]
+            if f"{name}_scale" in found:  # CTranslate2 shares it without a word in the file
+                found[f"{alias}_scale"] = found[f"{name}_scale"]
     mapped = np.memmap(path, mode="c")  # 8-bit weights stay in the file, which the system may drop from memory
     return {
         name.removeprefix(beginning): _values(mapped, variable)

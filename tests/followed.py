@@ -54,7 +54,9 @@ class Running:
 
     @property
     def watched(self) -> int:
-        return len(self.server.config.app.state.watchers._jobs)  # type: ignore[union-attr]
+        """How many streams are open."""
+        jobs = self.server.config.app.state.watchers._jobs.values()  # type: ignore[union-attr]
+        return sum(len(job.seen) for job in jobs)
 
 
 @contextmanager

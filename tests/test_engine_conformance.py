@@ -276,7 +276,9 @@ import sys
 from pathlib import Path
 import numpy as np
 from config import Settings
+from engines import memory
 from engines.whisper import WhisperLoader
+from tests.processes import until
 
 def anonymous_bytes():
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -295,7 +297,11 @@ before = anonymous_bytes()
 model = load(sys.argv[1] + "/large", sys.argv[2])
 loaded = anonymous_bytes()
 model.close()
-print(model.memory_bytes, loaded - before, anonymous_bytes() - before)
+def is_given_back():  # threads of the libraries free their part a moment after
+    memory.trim()
+    return anonymous_bytes() - before < 0.15 * (loaded - before)
+until(is_given_back, 10)
+print(model.memory_bytes, loaded - before)
 """
 
 
@@ -311,10 +317,9 @@ def test_closing_a_model_gives_its_memory_back_to_the_system(compute_type: str, 
         timeout=120,
         check=True,
     )
-    counted, taken, left = map(int, done.stdout.splitlines()[-1].split())
+    counted, taken = map(int, done.stdout.splitlines()[-1].split())
     assert counted > 100_000_000
     assert 0.9 * counted < taken < 2.5 * counted
-    assert left < 0.15 * taken
 
 
 def write_model(folder: Path, *, width: int) -> None:

@@ -20,7 +20,7 @@ from engines.catalog import DEMO_DIR
 from engines.encoder import Encoder, open_encoder
 from engines.model_file import weights, write_int8
 from engines.whisper import WhisperLoader
-from tests.test_engine_conformance import OPTIONS, ROOT, decoded, text
+from tests.test_engine_conformance import OPTIONS, ROOT, decoded, text, write_model
 
 MODEL = DEMO_DIR / "model.bin"
 WANTED = Settings(device="cpu", cpu_encoder="openvino")
@@ -162,6 +162,15 @@ def test_what_would_report_to_the_maker_is_not_even_loaded() -> None:
         "assert 'openvino' in sys.modules and 'openvino_telemetry' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, check=True)
+
+
+def test_weights_that_share_their_bytes_share_their_scale(tmp_path: Path) -> None:
+    write_model(tmp_path / "floats", width=64)  # all its matrices of a shape are one in the file
+    write_int8(tmp_path / "floats" / "model.bin", tmp_path / "model.bin")
+    found = weights(tmp_path / "model.bin", "encoder/")
+    matrices = [name for name, values in found.items() if values.dtype == np.int8]
+    assert len(matrices) == 4
+    assert all(np.all(found[name] / found[f"{name}_scale"][:, None] == 1) for name in matrices)
 
 
 def test_weights_are_found_by_all_their_names(floats: Path) -> None:
