@@ -11,8 +11,11 @@ import uvicorn
 from alembic.config import Config as AlembicConfig
 from alembic.script import ScriptDirectory
 from fastapi import FastAPI
+from fastapi.concurrency import run_in_threadpool
 from fastapi.middleware.cors import CORSMiddleware
+from sqlalchemy.exc import ProgrammingError
 
+import errors
 import ui
 from access.gate import Gate, any_key_exists
 from access.limits import RateLimiter
@@ -43,7 +46,9 @@ from api.head import Head
 from api.measured import Measured
 from api.watch import Watchers
 from config import VERSION, Settings, get_settings, split_list
-from storage import open_storage
+from database import transaction
+from jobs.files import adopt
+from storage import Storage, open_storage
 from telemetry import metrics, traces
 from telemetry.logs import configure_logs
 
@@ -102,8 +107,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """As many request threads as database connections: a request that runs never waits for a connection."""
     anyio.to_thread.current_default_thread_limiter().total_tokens = app.state.settings.db_pool_size
+    await run_in_threadpool(_adopt, app.state.storage)
     async with app.state.watchers:
         yield
+
+
+def _adopt(storage: Storage) -> None:
+    """Where the database or the store is away, or its tables are not made yet, the relay does it later."""
+    with suppress(errors.Unavailable, errors.StorageError, ProgrammingError), transaction() as session:
+        adopt(session, storage)
 
 
 class Server(uvicorn.Server):

@@ -126,6 +126,7 @@ class Settings(BaseSettings):
     max_failures: int = Field(5, ge=1, description="Exceptions after which a job is a dead letter.")
     max_losses: int = Field(2, ge=1, description="Crashes or hangs of its child after which a job is a dead letter.")
     max_infra_losses: int = Field(10, ge=1, description="Deaths of the whole worker after which a job is dead.")
+    max_stalled_seconds: float = Field(86_400, gt=0, description="A job that no worker could do for so long is dead.")
     retry_base_seconds: float = Field(2, ge=0, description="First retry delay at most; doubles, with full jitter.")
     retry_max_seconds: float = Field(600, ge=0, description="Longest retry delay.")
     deadline_base_seconds: float = Field(900, gt=0, description="Time an attempt has, plus DEADLINE_FACTOR.")

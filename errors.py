@@ -1,4 +1,4 @@
-"""The exception tree: code, HTTP status, whether trying again can help.
+"""The exception tree: code, HTTP status, whether trying again can help. jobs/blame.py: whose fault it is.
 
 ServiceError
 ├── Refused                     the caller can mend it
@@ -21,9 +21,10 @@ ServiceError
 │   ├── EngineBroken            the device is in an unknown state: leave the process
 │   ├── EngineCrashed           a window that killed the engine server: counted as a crash
 │   ├── ModelUnavailable        not cached, not downloadable, not allowed
-│   │   └── DownloadFailed      the hub did not answer: retried
+│   │   └── DownloadFailed      the hub did not answer
+│   ├── EngineUnavailable       no device, or a model that cannot be loaded for another reason
 │   └── PoolTimeout             every instance stayed busy
-├── StorageError                StorageFull 507 · FileMissing
+├── StorageError                StorageFull 507 · StorageAway 503 · FileMissing
 └── Interrupted                 no fault of the job: LeaseLost · Cancelled · Draining
 """
 
@@ -185,12 +186,14 @@ class EngineCrashed(EngineError):
 
 class ModelUnavailable(EngineError):
     code = "model_unavailable"
-    retryable = False
 
 
 class DownloadFailed(ModelUnavailable):
     code = "model_download_failed"
-    retryable = True
+
+
+class EngineUnavailable(EngineError):
+    code = "engine_unavailable"
 
 
 class PoolTimeout(EngineError):
@@ -208,6 +211,11 @@ class StorageError(ServiceError):
 class StorageFull(StorageError):
     code = "storage_full"
     status = 507
+
+
+class StorageAway(StorageError):
+    code = "storage_away"
+    status = 503
 
 
 class FileMissing(StorageError):

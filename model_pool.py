@@ -14,7 +14,7 @@ from itertools import islice, takewhile
 from threading import Condition
 from typing import Any, Generic, Protocol, TypeVar
 
-from errors import Draining, EngineError, ModelUnavailable, OutOfMemory, PoolTimeout
+from errors import Draining, EngineBroken, EngineError, EngineUnavailable, ModelUnavailable, OutOfMemory, PoolTimeout
 from telemetry.events import count, emit
 
 Key = tuple[str, str]  # size, compute type
@@ -227,7 +227,8 @@ class ModelPool(Generic[M]):
         try:
             with self._unlocked():
                 started = self._clock()
-                model = self._engine.load(*key)
+                with _no_fault_of_a_recording():
+                    model = self._engine.load(*key)
                 emit("pool.loaded", **_labels(*key), seconds=round(self._clock() - started, 3))
         except EngineError as error:
             load.error = error
@@ -330,6 +331,17 @@ def ladder(size: str, compute_type: str, batch: int) -> Iterator[Rung]:
     while size in _SMALLER:
         size = _SMALLER[size]
         yield Rung(size, compute_type, batch)
+
+
+@contextmanager
+def _no_fault_of_a_recording() -> Iterator[None]:
+    """What a load raises for no reason of its own kind is the engine's or the device's trouble."""
+    try:
+        yield
+    except EngineError as error:
+        if type(error) in (EngineError, EngineBroken):
+            raise EngineUnavailable(f"The model could not be loaded: {error}") from error
+        raise
 
 
 class Fallback(Generic[M]):

@@ -100,6 +100,7 @@ class Job(Base):
     losses: Mapped[int] = mapped_column(server_default="0")  # its child crashed, hung or ran out of memory
     infra_losses: Mapped[int] = mapped_column(server_default="0")  # the whole worker died
     retrying: Mapped[bool] = mapped_column(server_default=text("false"))  # goes by the retry queue, alone in its worker
+    stalled_at: Mapped[datetime | None]  # since when workers could not do it, for reasons of their own
     run_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     queue: Mapped[str | None]  # where its doorbell was last rung, and when
     published_at: Mapped[datetime | None]
@@ -264,6 +265,7 @@ class Process(Base):
     stats: Mapped[Json] = mapped_column(
         "pool", server_default=text("'{}'")
     )  # a child's model pool, a relay's housekeeping
+    illness: Mapped[Json | None] = mapped_column(JSONB(none_as_null=True))  # {code, message, since}: it claims no job
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
 

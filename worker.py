@@ -13,6 +13,7 @@ import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -34,7 +35,9 @@ from telemetry.logs import configure_logs
 
 if TYPE_CHECKING:  # the parent imports them before the fork only where there are engine servers
     from engines import Engine
+    from jobs.breaker import Breaker
     from model_pool import ModelPool
+    from storage import Storage
 
 Orders = SimpleQueue[ModelOrder]
 YIELD = 5  # niceness: whoever submits and polls on a busy machine is answered first
@@ -154,21 +157,38 @@ def _prepare_child(settings: Settings, identity: Identity, drain_file: Path, ser
     configure_logs(level=settings.log_level, fmt=settings.log_format, process="worker")
     metrics.start(without=metrics.OF_THE_POOL if servers else ())  # the engine server's pool holds the weights
     traces.start(settings, "worker")
-    counted: list[Callable[[], dict[str, Any]]] = []  # until there is a pool, nothing is
+    equipment: list[_Equipment] = []  # until there is any, nothing is counted
     orders = Orders()
-    presence = Presence(identity, settings, lambda: counted[0]() if counted else {}, orders.put)
+    presence = Presence(
+        identity,
+        settings,
+        lambda: equipment[0].stats() if equipment else {},
+        orders.put,
+        lambda: equipment[0].illness() if equipment else None,
+    )
     presence.start()
     signals.worker_process_shutdown.connect(lambda **_: presence.stop(), weak=False)
-    counted.append(_equip(settings, identity, drain_file, servers, orders))
+    equipment.append(_equip(settings, identity, drain_file, servers, orders))
 
 
-def _equip(
-    settings: Settings, identity: Identity, drain_file: Path, servers: list[Path], orders: Orders
-) -> Callable[[], dict[str, Any]]:
-    """Build what attempts need, without loading a model unless MODEL_WARMUP asks for it. Returns what counts."""
+@dataclass(frozen=True, slots=True)
+class _Equipment:
+    """What a child says of itself with its signs of life."""
+
+    stats: Callable[[], dict[str, Any]]
+    breaker: "Breaker"
+
+    def illness(self) -> dict[str, Any] | None:
+        illness = self.breaker.illness
+        return asdict(illness) if illness else None
+
+
+def _equip(settings: Settings, identity: Identity, drain_file: Path, servers: list[Path], orders: Orders) -> _Equipment:
+    """Build what attempts need, without loading a model unless MODEL_WARMUP asks for it."""
     import tasks
     from engines import open_engine
     from jobs import attempt
+    from jobs.breaker import Breaker
     from model_pool import ModelPool, install
     from storage import open_storage
 
@@ -184,9 +204,20 @@ def _equip(
     if settings.model_warmup:
         Thread(target=_warm_up, args=(pool, engine, settings), name="warm-up", daemon=True).start()
     Thread(target=_obey_orders, args=(orders, pool, engine), name="orders", daemon=True).start()
-    work = attempt.Workplace(settings, open_storage(settings), pool, engine, identity.name, drain_file.exists)
+    storage = open_storage(settings)
+    breaker = Breaker(partial(_probe, settings, storage, pool), drain_file.exists)
+    work = attempt.Workplace(settings, storage, pool, engine, identity.name, drain_file.exists, breaker)
     tasks.equip(partial(attempt.run, work=work))
-    return lambda: {"devices": engine.pool_stats(pool.get_stats())}
+    return _Equipment(lambda: {"devices": engine.pool_stats(pool.get_stats())}, breaker)
+
+
+def _probe(settings: Settings, storage: "Storage", pool: "ModelPool[Any]") -> None:
+    """Try what every job needs: the store, the device and the default model. Raises what is wrong."""
+    from storage import new_key
+
+    storage.exists(new_key())  # raises where it is away
+    with pool.acquire_model(settings.whisper_model_size):
+        pass
 
 
 def _warm_up(pool: "ModelPool[Any]", engine: "Engine", settings: Settings) -> None:

@@ -19,6 +19,7 @@ from config import Settings
 from database import check_db_connection, database_url, transaction
 from jobs import presence, read, routing
 from storage import new_key, open_storage
+from storage.keys import MARKER
 
 ROOT = Path(__file__).parents[1]
 MB = 1024**2
@@ -29,6 +30,7 @@ CLOCK_WARN_S = 2.0
 OF_A_CHILD, OF_A_RELAY = 4, 4  # connections that one uses at once, at most: its work, heartbeat, signs of life, orders
 OTHER_CHILDREN = 2  # worker-retry and worker-webhooks
 PROBE = b"doctor"
+UNMARKED = f"API and relay mark a new one; in one that is yours for certain make the empty file {MARKER}."
 Now = Callable[[], float]
 
 
@@ -142,6 +144,8 @@ def recordings(settings: Settings) -> Finding:
         storage, key = open_storage(settings), new_key()
     except ValueError as wrong:
         return fail(str(wrong), "Correct it in the environment or in .env.")
+    if not storage.is_marked():
+        return fail("it is away, or another one: its marker is missing", f"Mount it. {UNMARKED}")
     with storage.create(key) as writer:
         writer.write(PROBE)
         writer.commit()
@@ -173,6 +177,9 @@ def relay(settings: Settings) -> Finding:
 def workers(settings: Settings) -> Finding:
     with transaction() as session:
         alive = read.alive(session, "worker", within_s=presence.seen_within_s(settings))
+    if ill := [child for child in alive if child.illness]:
+        who, why = f"{len(ill)} of {len(alive)} worker children are ill", presence.illnesses(ill)
+        return (fail if len(ill) == len(alive) else warn)(f"{who}: {'; '.join(why)}", "They go on when it is mended.")
     drawn = {queue for child in alive for queue in child.queues}
     if missing := [queue for queue in (routing.HIGH, routing.NORMAL) if queue not in drawn]:
         return fail(f"no worker draws from {' and '.join(missing)}", "Start one: `make run`, or `python worker.py`.")

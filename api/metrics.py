@@ -72,6 +72,8 @@ def _from_database(health: AdminHealth) -> Iterator[Metric]:
         ("slots", "Jobs that can run at once.", health.workers["concurrency"]),
     ):
         yield _gauge(name, meaning, [], [([], value)])
+    ill = Counter((one["code"],) for one in health.workers["ill"])
+    yield _gauge("workers_ill", "Worker children that claim no job, by why.", ["code"], list(ill.items()))
     yield from _devices(health.devices)
     loaded = Counter((one["size"], one["compute_type"], str(one["process"])) for one in health.model_pool["loaded"])
     yield _gauge("models_loaded", "Models in memory.", ["size", "compute_type", "process"], list(loaded.items()))

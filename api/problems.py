@@ -26,6 +26,16 @@ OPENAI_CODES = {
     "invalid_option": "invalid_value",
 }
 
+PHRASES = {  # Python 3.13 knows newer ones
+    413: "Request Entity Too Large",
+    416: "Requested Range Not Satisfiable",
+    422: "Unprocessable Entity",
+}
+
+
+def phrase(status: int) -> str:
+    return PHRASES.get(status) or HTTPStatus(status).phrase
+
 
 class FieldProblem(BaseModel):
     field: str
@@ -49,7 +59,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """`responses=` of a route that may answer with these; who shows a key may lack the right, or have had enough."""
     all_of_them = {*statuses, 403, 429} if 401 in statuses else set(statuses)
     return {
-        status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": REFERENCE}}}
+        status: {"description": phrase(status), "content": {MEDIA_TYPE: {"schema": REFERENCE}}}
         for status in sorted(all_of_them)
     }
 
@@ -69,7 +79,7 @@ class OpenAIProblem(BaseModel):
 
 def openai_documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """`documented` for routes below /v1. `default` keeps FastAPI from promising its own 422, which never comes."""
-    texts: dict[int | str, str] = {status: HTTPStatus(status).phrase for status in statuses}
+    texts: dict[int | str, str] = {status: phrase(status) for status in statuses}
     texts["default"] = "Any other problem"
     return {status: {"model": OpenAIProblem, "description": text} for status, text in texts.items()}
 
@@ -119,7 +129,7 @@ def _validation_error(request: Request, error: Exception) -> JSONResponse:
 
 def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
+    code = phrase(error.status_code).lower().replace(" ", "_")
     detail = error.detail if error.detail != HTTPStatus(error.status_code).phrase else _hint(request, error.status_code)
     return answer(request, error.status_code, code, detail, headers=dict(error.headers or {}))
 
@@ -129,7 +139,7 @@ def _hint(request: Request, status: int) -> str:
         return f"There is nothing at {request.url.path}. The API is described at /docs."
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
         return f"{request.method} is not possible at {request.url.path}. The API is described at /docs."
-    return HTTPStatus(status).phrase
+    return phrase(status)
 
 
 def _unexpected(request: Request, error: Exception) -> JSONResponse:
@@ -152,7 +162,7 @@ def answer(
         param = fields[0][0] if fields else None
         return JSONResponse(openai_problem(status, code, detail, param), openai_status(status), headers)
     problem = Problem(
-        title=HTTPStatus(status).phrase,
+        title=phrase(status),
         status=status,
         detail=detail,
         instance=request.url.path,

@@ -37,8 +37,7 @@ def survey(settings: Settings, storage: Storage, admission: Admission) -> AdminH
     workers, devices = _workers(books.children, books.jobs), presence.devices_of(books.children)
     parts = {"database": database, "redis": redis, "relay": _relay(books.relays), "storage": _room(storage)}
     problems = [f"{name} is away" for name, part in parts.items() if not part.ok]
-    if not workers["alive"]:
-        problems.append("no worker is alive")
+    problems += _problems(books.children) if database.ok else []
     if reason := books.backlog.get("reason"):
         problems.append(f"new recordings are refused: {reason}")
     return AdminHealth(
@@ -94,12 +93,27 @@ def _housekeeping(relays: Sequence[Process]) -> dict[str, Any]:
     return {"last_run": max(runs, default=None), **total}
 
 
+def _problems(children: Sequence[Process]) -> list[str]:
+    well = [child for child in children if not child.illness]
+    if not children:
+        return ["no worker is alive"]
+    found = []
+    if len(well) < len(children):
+        why = "; ".join(presence.illnesses(children))
+        found.append(f"{len(children) - len(well)} of {len(children)} worker children are ill: {why}")
+    drawn = {queue for child in well for queue in child.queues}
+    missing = [queue for queue in (routing.HIGH, routing.NORMAL, routing.RETRY) if well and queue not in drawn]
+    return found + [f"no worker that is well draws from {queue}" for queue in missing]
+
+
 def _workers(children: Sequence[Process], jobs: dict[str, Any]) -> dict[str, Any]:
+    well = [child for child in children if not child.illness]
     return {
         "alive": len({child.worker for child in children}),
-        "concurrency": len(children),
-        "busy": min(jobs.get(Status.PROCESSING, 0), len(children)),
-        "by_queue": Counter(queue for child in children for queue in child.queues),
+        "concurrency": len(well),
+        "busy": min(jobs.get(Status.PROCESSING, 0), len(well)),
+        "by_queue": Counter(queue for child in well for queue in child.queues),
+        "ill": [{"worker": child.id, **child.illness} for child in children if child.illness],
     }
 
 

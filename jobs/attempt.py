@@ -32,6 +32,8 @@ from database import transaction
 from engines import Engine, Model
 from jobs import claim as claims
 from jobs import read
+from jobs.blame import cause_of
+from jobs.breaker import Breaker
 from jobs.claim import Claim
 from jobs.fetch import fetch
 from jobs.progress import LEAVE_CODE, Fence, Heartbeat, deadline_after_progress
@@ -65,10 +67,14 @@ class Workplace:
     engine: Engine
     name: str  # host:main pid:child pid
     is_draining: Callable[[], bool]
+    breaker: Breaker
 
 
 def run(job_id: uuid.UUID, work: Workplace) -> None:
-    """Transcribe one job, whatever it takes. A doorbell for a job that is not there to take is a no-op."""
+    """Transcribe one job, whatever it takes. A doorbell for a job that is not there to take is a no-op.
+
+    A child that turned out to be ill rests before it returns: until then Celery gives it no other job.
+    """
     try:
         claimed = claims.claim(job_id, claimed_by=work.name, settings=work.settings)
     except errors.Unavailable:
@@ -83,6 +89,7 @@ def run(job_id: uuid.UUID, work: Workplace) -> None:
         traces.span("transcribe", job.traceparent, kind="consumer", job_id=str(job_id), attempt=job.attempt),
     ):
         _attempt(claimed, work)
+    work.breaker.rest()
 
 
 def _attempt(claimed: Claim, work: Workplace) -> None:
@@ -93,6 +100,7 @@ def _attempt(claimed: Claim, work: Workplace) -> None:
         with _heartbeat(fence, work) as beat:
             attempt = _Attempt(claimed, work, beat)
             verb = "completed" if attempt.transcribe() else "fenced"
+        work.breaker.note_work()
         seconds, audio_s = monotonic() - started, attempt.audio_s
         factor = round(seconds / audio_s, 4) if audio_s else None
         emit(f"attempt.{verb}", attempt=fence.attempt, seconds=round(seconds, 3), audio_s=audio_s, factor=factor)
@@ -112,12 +120,15 @@ def _give_back(fence: Fence, reason: str, *, patience_s: float, delay_s: float =
 
 
 def _record_failure(fence: Fence, error: BaseException, work: Workplace) -> None:
-    cause = (
-        Cause.LOSS if isinstance(error, (MemoryError, errors.DecoderCrashed, errors.EngineCrashed)) else Cause.FAILURE
-    )
+    cause, reason = cause_of(error), claims.describe(error)
     written = claims.fail(fence, error, work.settings, cause=cause, worker=work.name)
-    emit("attempt.failed", attempt=fence.attempt, code=claims.describe(error).code, written=written, exc_info=error)
-    if isinstance(error, errors.EngineBroken):
+    code = reason.code
+    emit("attempt.failed", attempt=fence.attempt, code=code, cause=cause, written=written, exc_info=error)
+    if cause is Cause.WORKER:
+        work.breaker.note_fault(code, reason.message)
+    else:
+        work.breaker.note_work()
+    if isinstance(error, errors.EngineBroken) or isinstance(error.__cause__, errors.EngineBroken):
         os._exit(LEAVE_CODE)  # the device is in an unknown state; a new child starts with a clean one
 
 
@@ -253,6 +264,7 @@ class _Attempt:
             detected_language=language.code if language else None,
             language_probability=language.probability if language else None,
             model_used=self._fallback.rung.size,
+            stalled_at=None,
             audio=self._audio | self._report.as_json(),
             deadline_at=deadline_after_progress(self._work.settings),
         )

@@ -128,12 +128,14 @@ class Reason:
     code: str
     message: str  # for callers: no path, SQL or secret
     retryable: bool = True
+    alone: bool = False  # it needs a worker that has its device to itself
 
 
 def describe(error: BaseException) -> Reason:
     """Only errors of our own tree have messages fit for callers."""
     if isinstance(error, errors.ServiceError):
-        return Reason(error.code, _storable(str(error))[:MAX_MESSAGE], error.retryable)
+        alone = isinstance(error, errors.OutOfMemory)
+        return Reason(error.code, _storable(str(error))[:MAX_MESSAGE], error.retryable, alone)
     if isinstance(error, MemoryError):
         return Reason("out_of_memory", "The worker ran out of memory.")
     return Reason("internal_error", "The worker failed in an unexpected way; the operator's log has the details.")
@@ -155,13 +157,14 @@ def give_up_attempt(
     trace: str | None = None,
 ) -> bool:
     """One attempt ended badly: plan what follows and write it, in the caller's transaction. False: fenced."""
-    job = session.scalar(
-        select(Job)
+    row = session.execute(
+        select(Job, func.extract("epoch", func.now() - func.coalesce(Job.stalled_at, func.now())))
         .where(Job.id == fence.job_id, Job.attempt == fence.attempt, Job.status == Status.PROCESSING)
         .with_for_update()
-    )
-    if job is None:
+    ).one_or_none()
+    if row is None:
         return False
+    job, stalled_s = row
     counters = retry.Counters(job.failures, job.losses, job.infra_losses)
     plan = retry.plan(
         cause,
@@ -169,23 +172,28 @@ def give_up_attempt(
         retry.Limits.of(settings),
         retryable=reason.retryable,
         chance=random.random(),  # noqa: S311
+        stalled_s=float(stalled_s),
+        alone=reason.alone,
     )
     if isinstance(plan, retry.Again):
-        return _try_again(session, fence, reason, plan)
+        return _try_again(session, fence, reason, plan, cause)
     return _bury(session, fence, reason, plan, worker=worker, trace=trace)
 
 
-def _try_again(session: Session, fence: Fence, reason: Reason, plan: retry.Again) -> bool:
-    emit("job.retrying", job_id=str(fence.job_id), attempt=fence.attempt, code=reason.code, delay_s=plan.delay_s)
+def _try_again(session: Session, fence: Fence, reason: Reason, plan: retry.Again, cause: retry.Cause) -> bool:
+    code, delay_s = reason.code, plan.delay_s
+    emit("job.retrying", job_id=str(fence.job_id), attempt=fence.attempt, code=code, cause=cause, delay_s=delay_s)
+    is_stalled = cause is retry.Cause.WORKER
     job = move(
         session,
         fence.job_id,
         Status.PROCESSING,
         Status.PENDING,
         fence=fence.attempt,
-        detail={"code": reason.code, "message": reason.message},
+        detail={"code": reason.code, "message": reason.message, "cause": cause},
         run_at=func.now() + timedelta(seconds=plan.delay_s),
         retrying=plan.retrying,
+        stalled_at=func.coalesce(Job.stalled_at, func.now()) if is_stalled else Job.stalled_at,
         error_code=reason.code,
         error_message=reason.message,
         **asdict(plan.counters),

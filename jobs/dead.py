@@ -53,6 +53,7 @@ def replay(session: Session, error_id: uuid.UUID) -> Job:
         losses=0,
         infra_losses=0,
         retrying=False,
+        stalled_at=None,
         error_code=None,
         error_message=None,
     )

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 import errors
 from config import Settings
 from database import transaction
-from jobs.files import delete_files
+from jobs.files import adopt, delete_files
 from jobs.idempotency import FORGOTTEN_AT_ONCE, forget_old
 from jobs.states import FINAL
 from jobs.sweep import try_lead
@@ -43,6 +43,7 @@ class Housekeeper:
         self._counts: Counter[str] = Counter(deleted_jobs=0, deleted_files=0, deleted_events=0, deleted_batches=0)
         self._last_run: datetime | None = None
         self._last_batch: uuid.UUID | None = None
+        self._is_adopted = False
         self._files: Iterator[str] = iter(())
         self._look_again_at = 0.0
         self._thread = Thread(target=self._run, name="housekeeper", daemon=True)
@@ -74,7 +75,8 @@ class Housekeeper:
         with transaction() as session:
             keys = forget_old(session)
         self._note(deleted_events=events, deleted_batches=batches)
-        self._note(deleted_files=self._delete_orphans())
+        if self._adopt():
+            self._note(deleted_files=self._delete_orphans())
         self._last_run = datetime.now(UTC)
         return is_full or events == EVENTS_AT_MOST or keys == FORGOTTEN_AT_ONCE
 
@@ -93,6 +95,13 @@ class Housekeeper:
         self._counts.update(counts)
         if any(counts.values()):
             emit("housekeeping.deleted", **counts)
+
+    def _adopt(self) -> bool:
+        """Once: a store that was ours and is away now raises where it is used."""
+        if not self._is_adopted:
+            with transaction() as session:
+                self._is_adopted = adopt(session, self._storage)
+        return self._is_adopted
 
     def _delete_orphans(self) -> int:
         """The next part of the storage; from its beginning again once in a while."""

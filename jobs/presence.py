@@ -67,13 +67,24 @@ def devices_of(children: Sequence[Process]) -> list[dict[str, Any]]:
     return list(told.values())
 
 
-def sign_in(identity: Identity, stats: Mapping[str, Any] | None = None) -> None:
-    plain = json.loads(json.dumps(stats or {}, default=datetime.isoformat))
-    changing = {"pool": plain, "seen_at": func.now()}
+def illnesses(children: Sequence[Process]) -> list[str]:
+    """Why children claim no job, each reason once."""
+    return sorted({child.illness["message"] for child in children if child.illness})
+
+
+def sign_in(
+    identity: Identity, stats: Mapping[str, Any] | None = None, illness: Mapping[str, Any] | None = None
+) -> None:
+    """`illness`: {code, message, since}, of a child that claims no job."""
+    changing = {"pool": _plain(stats or {}), "illness": _plain(illness) if illness else None, "seen_at": func.now()}
     row = {"id": identity.name, "kind": identity.kind, "worker": identity.worker, "queues": list(identity.queues)}
     statement = insert(Process).values(**row, **changing)
     with transaction() as session:
         session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=changing))
+
+
+def _plain(values: Mapping[str, Any]) -> Any:
+    return json.loads(json.dumps(values, default=datetime.isoformat))
 
 
 def sign_out(identity: Identity) -> None:
@@ -98,12 +109,17 @@ class Presence:
         settings: Settings,
         stats: Callable[[], Mapping[str, Any]],
         on_order: Callable[[ModelOrder], object] | None = None,
+        illness: Callable[[], Mapping[str, Any] | None] = lambda: None,
     ) -> None:
-        """`on_order` is told, on the same thread, of each order that was placed since the first look, once."""
+        """`on_order` is told, on the same thread, of each order that was placed since the first look, once.
+
+        `illness` tells why the child claims no job: {code, message, since}; None where it is well.
+        """
         self._identity = identity
         self._interval_s = interval_s(settings)
         self._stats = stats
         self._on_order = on_order
+        self._illness = illness
         self._orders = Watch()
         self._done = Event()
         self._thread = Thread(target=self._run, name="presence", daemon=True)
@@ -119,7 +135,7 @@ class Presence:
     def _run(self) -> None:
         while not self._done.is_set():
             self._look_for_orders()  # first, so that whoever is seen alive obeys what is ordered from then on
-            _attempt(lambda: sign_in(self._identity, self._counted()))
+            _attempt(lambda: sign_in(self._identity, self._counted(), self._illness()))
             self._done.wait(self._interval_s)
 
     def _look_for_orders(self) -> None:

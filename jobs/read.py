@@ -203,9 +203,10 @@ def transcribers(session: Session, *, within_s: float) -> Sequence[Process]:
 
 
 def slots(session: Session, *, within_s: float) -> int:
-    """How many jobs can run at once: as many as there are transcribers, of whom the relay asks with each tick."""
+    """How many jobs can run at once: as many as there are transcribers that are well."""
     seen = Process.seen_at > func.now() - timedelta(seconds=within_s)
-    children = select(func.count()).where(Process.kind == "worker", seen, Process.queues != [WEBHOOKS])
+    is_well = Process.illness.is_(None)
+    children = select(func.count()).where(Process.kind == "worker", seen, Process.queues != [WEBHOOKS], is_well)
     return session.scalar(children) or 0
 
 

@@ -28,10 +28,21 @@ class Writer(Protocol):
 
 
 class Storage(Protocol):
-    """Every method raises ValueError for a key that was not made here, StorageError when the store fails."""
+    """Every method raises ValueError for a key that was not made here, StorageError when the store fails.
+
+    A store without its marker is away (StorageAway): an empty mount point must not look like one that lost its files.
+    """
+
+    def is_marked(self) -> bool:
+        """Whether this is the store that was marked once."""
+        ...
+
+    def mark(self) -> None:
+        """Make it where it is missing, and mark it as the service's own."""
+        ...
 
     def create(self, key: str) -> AbstractContextManager[Writer]:
-        """A block that is left without `commit()` leaves nothing behind. Raises StorageFull."""
+        """A block that is left without `commit()` leaves nothing behind. Raises StorageFull, StorageAway."""
         ...
 
     def local_path(self, key: str) -> AbstractContextManager[Path]:

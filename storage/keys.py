@@ -3,6 +3,8 @@
 import re
 from uuid import UUID, uuid4, uuid5
 
+MARKER = ".whisper-queue"  # its name in the store; no key looks like it
+AWAY = f"The storage is away, or it is another one: its marker {MARKER} is missing. Mount it, or correct its address."
 _KEY = re.compile(r"(?P<folder>[0-9a-f]{2})/(?P=folder)[0-9a-f]{6}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
 

@@ -1,4 +1,7 @@
-"""Recordings as files below one folder: 0600 in 0700, complete or absent, durable once committed."""
+"""Recordings as files below one folder: 0600 in 0700, complete or absent, durable once committed.
+
+A marker file tells the folder from an empty mount point.
+"""
 
 import errno
 import os
@@ -11,8 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from errors import FileMissing, StorageError, StorageFull
-from storage.keys import checked_key, is_key
+from errors import FileMissing, StorageAway, StorageError, StorageFull
+from storage.keys import AWAY, MARKER, checked_key, is_key
 
 PART = ".part"  # ends the name of a file that is being written
 CHUNK_BYTES = 256 * 1024  # of what is read in pieces
@@ -22,12 +25,21 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 class LocalStorage:
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
+
+    def is_marked(self) -> bool:
+        with translated_errors():
+            return (self._root / MARKER).is_file()
+
+    def mark(self) -> None:
         with translated_errors():
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (self._root / MARKER).touch(mode=0o600)
+            _sync_folder(self._root)
 
     @contextmanager
     def create(self, key: str) -> Iterator["FileWriter"]:
         path = self._path(key)
+        self._require_marker()
         with translated_errors():
             path.parent.mkdir(mode=0o700, exist_ok=True)
             writer = FileWriter(path)
@@ -48,7 +60,9 @@ class LocalStorage:
         with self.local_path(key) as path, translated_errors():
             file = path.open("rb")
             file.seek(start)
-        return _chunks(file, sys.maxsize if end is None else end - start)
+        chunks = _chunks(file, sys.maxsize if end is None else end - start)
+        next(chunks)  # from here on the file is closed with them, also where nobody reads any
+        return chunks
 
     def presigned_url(self, key: str, *, filename: str, media_type: str, expires_s: int) -> str | None:
         checked_key(key)
@@ -63,8 +77,8 @@ class LocalStorage:
         path = self._path(key)
         with translated_errors():
             is_there = path.is_file()
-            if not is_there and not self._root.is_dir():  # not mounted, which is worth another try
-                raise StorageError("The storage is away: its folder does not exist.")
+        if not is_there:
+            self._require_marker()
         return is_there
 
     def size(self, key: str) -> int:
@@ -87,6 +101,10 @@ class LocalStorage:
             with translated_errors():
                 path.unlink(missing_ok=True)
         return len(abandoned)
+
+    def _require_marker(self) -> None:
+        if not self.is_marked():
+            raise StorageAway(AWAY)
 
     def _path(self, key: str) -> Path:
         return self._root / checked_key(key)
@@ -169,7 +187,9 @@ def translated_errors() -> Iterator[None]:
 
 
 def _chunks(file: BinaryIO, left: int) -> Iterator[bytes]:
+    """The first one is empty."""
     with file:
+        yield b""
         while left > 0:
             with translated_errors():
                 chunk = file.read(min(left, CHUNK_BYTES))

@@ -20,10 +20,10 @@ from boto3.session import Session
 from botocore.config import Config
 from botocore.exceptions import NoCredentialsError
 
-from errors import FileMissing, StorageError
+from errors import FileMissing, StorageAway
 from storage import local
-from storage.keys import checked_key, is_key
-from storage.s3_errors import GONE, NO_BUCKET, NotThere, PastTheEnd, UploadGone, translated_errors
+from storage.keys import AWAY, MARKER, checked_key, is_key
+from storage.s3_errors import GONE, NotThere, PastTheEnd, UploadGone, translated_errors
 from storage.s3_upload import ObjectWriter
 
 PART_BYTES = 8 * 1024**2  # S3 wants 5 MiB at least and 10,000 parts at most: recordings of 80 GB
@@ -59,6 +59,16 @@ class S3Storage:
         self._made: Any = None
         self._lock = Lock()
 
+    def is_marked(self) -> bool:
+        try:
+            self._call("head_object", Key=self._prefix + MARKER)
+        except (FileMissing, NotThere):
+            return False
+        return True
+
+    def mark(self) -> None:
+        self._call("put_object", Key=self._prefix + MARKER, Body=b"")
+
     @contextmanager
     def create(self, key: str) -> Iterator[ObjectWriter]:
         writer = ObjectWriter(partial(self._call, Key=self._name(key)), self._part_bytes)
@@ -90,6 +100,9 @@ class S3Storage:
             return _chunks(self._call("get_object", Key=name, **wanted)["Body"])
         except PastTheEnd:
             return iter(())
+        except FileMissing:
+            self._require_marker()
+            raise
 
     def presigned_url(self, key: str, *, filename: str, media_type: str, expires_s: int) -> str:
         answer_as = {"ResponseContentDisposition": _attachment(filename), "ResponseContentType": media_type}
@@ -113,7 +126,7 @@ class S3Storage:
         try:
             return int(self._call("head_object", Key=self._name(key))["ContentLength"])
         except NotThere:
-            self._require_bucket()
+            self._require_marker()
             raise FileMissing(GONE) from None
 
     def free_bytes(self) -> int:
@@ -145,12 +158,9 @@ class S3Storage:
             for page in self._client().get_paginator(operation).paginate(Bucket=self._bucket, Prefix=self._prefix):
                 yield from (item for item in page.get(member, ()) if is_key(item["Key"].removeprefix(self._prefix)))
 
-    def _require_bucket(self) -> None:
-        """An answer to HEAD has no body that would tell a missing bucket from a missing object."""
-        try:
-            self._call("head_bucket")
-        except NotThere:
-            raise StorageError(NO_BUCKET) from None
+    def _require_marker(self) -> None:
+        if not self.is_marked():
+            raise StorageAway(AWAY)
 
     def _client(self) -> Any:
         with self._lock:

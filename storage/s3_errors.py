@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from errors import FileMissing, StorageError, StorageFull
+from errors import FileMissing, StorageAway, StorageError, StorageFull
 
 
 class NotThere(StorageError):
@@ -28,7 +28,7 @@ _BUSY = StorageError, "The storage is overloaded. Try again later."
 _REFUSED = StorageError, "The storage refused the service. Its operator must check the credentials and what they allow."
 _ERRORS: dict[str, tuple[type[StorageError], str]] = {  # by the code of the server's answer, or boto3's name for none
     "NoSuchKey": (FileMissing, GONE),
-    "NoSuchBucket": (StorageError, NO_BUCKET),
+    "NoSuchBucket": (StorageAway, NO_BUCKET),
     "404": (NotThere, "The storage failed: 404."),
     "NoSuchUpload": (UploadGone, "The upload to the storage was ended by somebody else. Try again."),
     **dict.fromkeys(("InvalidRange", "416"), (PastTheEnd, "The storage has no such range.")),

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import text
 
 from database import transaction
+from storage.keys import MARKER
 
 
 def wav_of_silence(seconds: float = 0.1) -> bytes:
@@ -29,4 +30,5 @@ def rows(statement: str) -> list[tuple[Any, ...]]:
 
 
 def files_below(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
+    """All but the marker of the storage."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MARKER)

@@ -26,6 +26,7 @@ import database as database_module
 from stack.home import Home
 from stack.postgres import Postgres
 from stack.redis import Redis
+from storage import open_storage
 from tests.real_models import fetched_or_skipped
 
 if TYPE_CHECKING:  # the API is imported by the tests that ask for it, not by all
@@ -192,8 +193,10 @@ def configure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., config.
 def settings(
     configure: Callable[..., config.Settings], data_dir: Path, database_url: str, redis_url: str
 ) -> config.Settings:
-    """Settings of this process, and of its children, for one test: fresh database, empty Redis, folder of its own."""
-    return configure(data_dir=data_dir, database_url=database_url, redis_url=redis_url)
+    """Settings of this process and its children for one test: fresh database, empty Redis, marked folder of its own."""
+    settings = configure(data_dir=data_dir, database_url=database_url, redis_url=redis_url)
+    open_storage(settings).mark()
+    return settings
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ import pytest
 from boto3.session import Session
 from moto.server import ThreadedMotoServer
 
+from storage.keys import MARKER
+
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "AKIATESTTESTTESTTEST", "AWS_SECRET_ACCESS_KEY": "the-secret-of-this-test"}
 ONLY_THESE = {  # nothing of the person's own, nothing of the machine they work on
     "AWS_CONFIG_FILE": "/dev/null",
@@ -27,14 +29,18 @@ class Bucket:
     client: Any
 
     def objects(self) -> list[str]:
-        return [item["Key"] for item in self.client.list_objects_v2(Bucket=self.name).get("Contents", ())]
+        """All but the marker."""
+        return [key for key in self._keys() if not key.endswith(MARKER)]
 
     def uploads(self) -> list[str]:
         """Those that are neither complete nor aborted."""
         return [item["Key"] for item in self.client.list_multipart_uploads(Bucket=self.name).get("Uploads", ())]
 
+    def _keys(self) -> list[str]:
+        return [item["Key"] for item in self.client.list_objects_v2(Bucket=self.name).get("Contents", ())]
+
     def delete(self) -> None:
-        for key in self.objects():
+        for key in self._keys():
             self.client.delete_object(Bucket=self.name, Key=key)
         self.client.delete_bucket(Bucket=self.name)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import time
@@ -142,6 +143,7 @@ def test_a_redis_that_evicts_is_named(healthy: Settings) -> None:
 def test_a_storage_that_cannot_be_written_is_named(
     healthy: Settings, configure: Callable[..., Settings], data_dir: Path
 ) -> None:
+    shutil.rmtree(healthy.storage_dir)
     (data_dir / "audio").write_text("a file where a folder should be")
     assert failed() - OF_THIS_MACHINE == {"storage"}
     configure(storage_url="s3://not a bucket")
@@ -254,6 +256,7 @@ def test_secrets_that_others_may_read_are_named(healthy: Settings, data_dir: Pat
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can leave files in another user's folder")
 def test_root_leaves_nothing_in_a_folder_of_another_user(healthy: Settings, data_dir: Path) -> None:
+    shutil.rmtree(healthy.storage_dir)
     os.chown(data_dir, 12345, 12345)
     assert (states()["storage"], (data_dir / "audio").exists()) == ("WARN", False)
 

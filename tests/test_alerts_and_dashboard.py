@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import promql_parser
@@ -13,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app import create_app
 from config import Settings
+from jobs.presence import Identity, sign_in
 from telemetry.metrics import EVENTS
 from tests.conftest import ROOT
 
@@ -48,6 +50,8 @@ def exported(settings: Settings) -> dict[str, set[str]]:
             labels = set(told.labels)
             kinds = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}[family.type]
             found |= {f"{family.name}{kind}": labels | (ADDED if kind == "_bucket" else set()) for kind in kinds}
+    ill = {"code": "storage_away", "message": "The storage is away.", "since": datetime.now(UTC)}
+    sign_in(Identity("worker", "host", 1, 2, ("transcription.high",)), illness=ill)
     text = TestClient(create_app(settings), base_url="http://127.0.0.1").get("/metrics").text
     for family in text_string_to_metric_families(text):
         found.setdefault(family.name, set()).update(*(sample.labels for sample in family.samples))

@@ -1,6 +1,7 @@
 """Operators: dead letters, health of every part, keys, and what the OpenAPI document says."""
 
 import uuid
+from datetime import UTC, datetime
 
 import pytest
 from fastapi.testclient import TestClient
@@ -12,8 +13,10 @@ from config import Settings
 from database import transaction
 from jobs import claim, presence
 from jobs.retry import Cause
+from jobs.routing import HIGH, NORMAL, RETRY
 from tests.api_client import WAV, rows
 
+TRANSCRIBES = (HIGH, NORMAL, RETRY)
 ASKED = (
     "SELECT model_size, language, task, priority, options, metadata, storage_key, sha256, filename"
     " FROM transcription_jobs"
@@ -80,7 +83,7 @@ def test_health_adds_up_the_pools_of_all_children(client: Client) -> None:
     for pid, hits in ((2, 30), (3, 8)):
         counts = {"hits": hits, "misses": 1, "evictions": 0, "oom_fallbacks": 0}
         pool = {"devices": [{**counts, "device": "cpu", "pid": pid, "loaded": [{"size": "demo"}]}]}
-        presence.sign_in(presence.Identity("worker", "host", 1, pid, ("transcription.high",), born), pool)
+        presence.sign_in(presence.Identity("worker", "host", 1, pid, TRANSCRIBES, born), pool)
     presence.sign_in(presence.Identity("relay", "host", 9, 9))
     answer = client.get("/admin/health")
     assert (answer.status_code, answer.json()["problems"]) == (200, [])
@@ -88,10 +91,33 @@ def test_health_adds_up_the_pools_of_all_children(client: Client) -> None:
     assert (health["model_pool"]["hits"], health["model_pool"]["hit_rate"]) == (38, 0.95)
     assert len(health["model_pool"]["loaded"]) == 2
     assert [(one["device"], one["pid"]) for one in health["devices"]] == [("cpu", 2), ("cpu", 3)]
-    assert health["workers"] == {"alive": 1, "concurrency": 2, "busy": 0, "by_queue": {"transcription.high": 2}}
+    by_queue = dict.fromkeys(TRANSCRIBES, 2)
+    assert health["workers"] == {"alive": 1, "concurrency": 2, "busy": 0, "by_queue": by_queue, "ill": []}
     assert health["queues"]["transcription.dlq"] == 0
     assert health["redis"]["used_memory_bytes"] > 0
     assert health["database"]["pool"]["size"] > 0
+
+
+def test_health_says_which_worker_is_ill_and_why_and_counts_it_nowhere(client: Client) -> None:
+    ill = {"code": "storage_away", "message": "The storage is away.", "since": datetime.now(UTC)}
+    presence.sign_in(presence.Identity("relay", "host", 9, 9))
+    presence.sign_in(presence.Identity("worker", "well", 1, 2, TRANSCRIBES))
+    presence.sign_in(presence.Identity("worker", "sick", 1, 3, TRANSCRIBES), illness=ill)
+    answer = client.get("/admin/health")
+    assert (answer.status_code, answer.json()["status"]) == (503, "degraded")
+    assert answer.json()["problems"] == ["1 of 2 worker children are ill: The storage is away."]
+    workers = answer.json()["workers"]
+    assert (workers["alive"], workers["concurrency"]) == (2, 1)
+    ((name, code, since),) = ((one["worker"], one["code"], one["since"]) for one in workers["ill"])
+    assert (name.partition(":")[0], code, datetime.fromisoformat(since)) == ("sick", "storage_away", ill["since"])
+    assert 'whisper_queue_workers_ill{code="storage_away"} 1.0' in client.get("/metrics").text
+    assert "whisper_queue_slots 1.0" in client.get("/metrics").text
+
+
+def test_health_names_a_queue_that_nobody_draws_from(client: Client) -> None:
+    presence.sign_in(presence.Identity("relay", "host", 9, 9))
+    presence.sign_in(presence.Identity("worker", "host", 1, 2, TRANSCRIBES[:2]))
+    assert client.get("/admin/health").json()["problems"] == ["no worker that is well draws from transcription.retry"]
 
 
 def test_children_of_one_engine_server_count_its_pool_once(client: Client) -> None:

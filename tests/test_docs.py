@@ -28,6 +28,8 @@ import errors
 from api.schemas import JobQuery, TranscribeOptions
 from api.subtitles import SubtitleFields
 from config import Settings
+from jobs.blame import cause_of
+from jobs.retry import Cause
 from stack.home import free_port
 from stack.running import Stack
 from tests.conftest import ROOT
@@ -286,7 +288,9 @@ def test_every_error_is_on_the_page_with_its_status_and_whether_it_is_tried_agai
             continue
         told = answers.get(error.code) or of_jobs.get(error.code)
         is_openais = error.__module__ == "api.openai_schemas" and f"`{error.code}`" in API
-        assert is_openais or told in {str(error.status), "yes" if error.retryable else "no"}, error
+        is_workers = cause_of(error.__new__(error)) is Cause.WORKER
+        again = "by another worker" if is_workers else "yes" if error.retryable else "no"
+        assert is_openais or told in {str(error.status), again}, error
 
 
 def test_every_option_and_filter_is_on_the_page() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -12,15 +13,12 @@ from fastapi.testclient import TestClient
 from app import create_app
 from config import Settings
 from database import transaction
-from engines import open_engine
 from engines.fake import encode_script
 from jobs import attempt, fetch, read
-from model_pool import ModelPool
-from storage import open_storage
 from tests.api_client import WAV, files_below, rows
-from tests.checker import WORKER
 from tests.far_server import Exchange, far_server
 from tests.processes import until
+from tests.workplaces import workplace
 
 RECORDING = encode_script({"text": "hello"}, 1)
 
@@ -34,9 +32,7 @@ def open_to_loopback(settings: Settings) -> Settings:
 
 @pytest.fixture
 def work(open_to_loopback: Settings) -> attempt.Workplace:
-    engine = open_engine(open_to_loopback)
-    pool = ModelPool(engine, size=1, max_size=1)
-    return attempt.Workplace(open_to_loopback, open_storage(open_to_loopback), pool, engine, WORKER, lambda: False)
+    return workplace(open_to_loopback)
 
 
 def submit(settings: Settings, url: str, **more: Any) -> UUID:
@@ -172,9 +168,7 @@ def test_a_name_that_leads_inside_fails_at_the_worker_for_good_and_says_nothing_
     work: attempt.Workplace, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: [(2, 1, 6, "", ("10.1.2.3", 80))])
-    closed = attempt.Workplace(
-        settings.model_copy(update={"engine": "fake"}), work.storage, work.pool, work.engine, WORKER, lambda: False
-    )
+    closed = replace(work, settings=settings.model_copy(update={"engine": "fake"}))
     job = job_after(submit(settings, "http://intranet.example/a.wav"), closed)
     assert (job.status, job.error_code) == ("failed", "address_refused")
     assert "10.1.2.3" not in job.error_message

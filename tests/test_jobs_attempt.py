@@ -1,27 +1,30 @@
 """How an attempt ends: whatever it was becomes a row, and what is no fault of the recording is counted nowhere."""
 
+import errno
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from threading import Event
 from time import monotonic
 from uuid import UUID
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import func, select, update
 
 import errors
 from audio.split import Window
 from config import Settings
 from database import transaction
-from engines import open_engine
 from engines.fake import encode_script
 from jobs import attempt, read
-from model_pool import ModelPool
-from models import Job
-from storage import new_key, open_storage
+from jobs.breaker import Breaker
+from models import ErrorLog, Job
+from storage import new_key
 from tests.checker import WORKER, check_invariants, database_away, events_of, job_now, new_job, sign_in, wait_over
 from tests.processes import until
+from tests.workplaces import workplace
 from transcript import DecodeOptions, Segment
 
 
@@ -35,9 +38,7 @@ def books(database: Settings) -> Iterator[None]:
 @pytest.fixture
 def work(database: Settings, tmp_path: Path) -> attempt.Workplace:
     settings = database.model_copy(update={"engine": "fake", "data_dir": tmp_path, "lease_seconds": 3})
-    engine = open_engine(settings)
-    pool = ModelPool(engine, size=1, max_size=1)
-    return attempt.Workplace(settings, open_storage(settings), pool, engine, WORKER, lambda: False)
+    return workplace(settings)
 
 
 def ends_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,11 +51,19 @@ def ends_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("error", "status", "failures", "losses", "retrying"),
     [
-        (RuntimeError("x"), "pending", 1, 0, True),
-        (errors.EngineError("x"), "pending", 1, 0, True),
+        (RuntimeError("x"), "pending", 1, 0, False),
+        (errors.EngineError("x"), "pending", 1, 0, False),
         (errors.NoAudioStream("x"), "failed", 1, 0, False),
-        (errors.ModelUnavailable("x"), "failed", 1, 0, False),
-        (errors.DownloadFailed("x"), "pending", 1, 0, True),
+        (errors.FileMissing("x"), "failed", 1, 0, False),
+        (errors.StorageError("x"), "pending", 0, 0, False),
+        (errors.StorageAway("x"), "pending", 0, 0, False),
+        (errors.StorageFull("x"), "pending", 0, 0, False),
+        (OSError(errno.ENOSPC, "x"), "pending", 0, 0, False),
+        (errors.ModelUnavailable("x"), "pending", 0, 0, False),
+        (errors.DownloadFailed("x"), "pending", 0, 0, False),
+        (errors.EngineUnavailable("x"), "pending", 0, 0, False),
+        (errors.PoolTimeout("x"), "pending", 0, 0, False),
+        (errors.OutOfMemory("x"), "pending", 0, 0, True),
         (MemoryError(), "pending", 0, 1, True),
         (errors.DecoderCrashed("x"), "pending", 0, 1, True),
         (errors.Draining("x"), "pending", 0, 0, False),
@@ -109,9 +118,13 @@ def test_a_job_that_failed_halfway_goes_on_where_it_was_and_ends_as_if_nothing_h
 
 def job_of_windows(work: attempt.Workplace) -> UUID:
     """Two minutes: windows that say their place."""
+    return recorded(work, encode_script({"text": "at"}, seconds=120))
+
+
+def recorded(work: attempt.Workplace, recording: bytes) -> UUID:
     key = new_key()
     with work.storage.create(key) as writer:
-        writer.write(encode_script({"text": "at"}, seconds=120))
+        writer.write(recording)
         writer.commit()
     job_id = new_job(decode=DecodeOptions(vad_filter=False))
     with transaction() as session:
@@ -164,3 +177,50 @@ def test_an_absence_of_the_database_longer_than_the_lease_is_no_loss_of_the_job(
     job = job_now(job_id)
     assert (job.failures, job.losses, job.infra_losses, job.retrying) == (0, 0, 0, False)
     assert events_of(job_id)[-1].detail == {"reason": "lease_lost"}
+
+
+def test_a_storage_that_is_away_costs_a_job_nothing_and_it_goes_on_when_it_is_back(
+    work: attempt.Workplace,
+) -> None:
+    def probe() -> None:
+        work.storage.exists(new_key())
+
+    breaker = Breaker(probe, lambda: False)
+    work = replace(work, breaker=breaker)
+    job_id = recorded(work, encode_script({"text": "hello"}, 1))
+    root, away = work.settings.storage_dir, work.settings.storage_dir.with_name("away")
+    root.rename(away)
+    root.mkdir()  # a mount point whose volume is not mounted
+    with ThreadPoolExecutor(1) as child:
+        attempted = child.submit(attempt.run, job_id, work)
+        illness = until(lambda: breaker.illness)
+        assert illness is not None
+        assert illness.code == "storage_away"
+        job = job_now(job_id)
+        assert (job.status, job.error_code, job.stalled_at is None) == ("pending", "storage_away", False)
+        assert (job.failures, job.losses, job.infra_losses) == (0, 0, 0)
+        root.rmdir()
+        away.rename(root)
+        attempted.result(30)
+    assert breaker.illness is None, "its probe has succeeded"
+    wait_over(job_id)
+    attempt.run(job_id, work)
+    job = job_now(job_id)
+    assert (job.status, job.attempt, job.failures) == ("completed", 2, 0)
+
+
+def test_what_no_worker_could_do_for_long_is_a_dead_letter_that_says_so(
+    work: attempt.Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends_with(errors.ModelUnavailable("Its files are missing."), monkeypatch)
+    job_id = new_job()
+    attempt.run(job_id, work)
+    assert job_now(job_id).status == "pending"
+    with transaction() as session:
+        session.execute(update(Job).values(stalled_at=func.now() - timedelta(days=1), run_at=func.now()))
+    attempt.run(job_id, work)
+    job = job_now(job_id)
+    assert (job.status, job.failures, job.error_code) == ("failed", 0, "model_unavailable")
+    with transaction() as session:
+        (letter,) = session.scalars(select(ErrorLog).where(ErrorLog.job_id == job_id))
+    assert letter.message == "Its files are missing. (no worker could do it for 86400 s)"

@@ -213,11 +213,11 @@ def test_a_job_that_is_given_back_was_not_tried_and_can_be_taken_at_once(databas
     assert take(fence.job_id, database).fence.attempt == 2
 
 
-def test_a_failure_waits_a_while_and_goes_by_the_retry_queue(database: Settings) -> None:
+def test_a_failure_waits_a_while_and_stays_in_its_own_queue(database: Settings) -> None:
     fence = taken(database)
     assert fail(fence, RuntimeError("x"), database)
     job = job_now(fence.job_id)
-    assert (job.status, job.failures, job.retrying, job.error_code) == ("pending", 1, True, "internal_error")
+    assert (job.status, job.failures, job.retrying, job.error_code) == ("pending", 1, False, "internal_error")
     since = events_of(fence.job_id)[-1].at
     assert since <= job.run_at <= since + timedelta(seconds=database.retry_base_seconds)
     assert not letters_of(fence.job_id)

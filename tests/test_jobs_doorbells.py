@@ -13,6 +13,7 @@ from database import transaction
 from jobs import claim as claims
 from jobs import presence, read, routing, sweep
 from jobs.dead import mark_notified
+from jobs.retry import Cause
 from jobs.states import Status
 from jobs.submit import JobRequest, Upload, submit
 from jobs.sweep import Doorbell
@@ -77,7 +78,10 @@ def test_a_doorbell_names_the_job_and_the_attempt_that_its_claim_will_make(datab
     fence = take(job_id, database).fence
     fail(fence, RuntimeError("x"), database)
     wait_over(job_id)
-    assert Queues().tick(database) == [Doorbell(routing.RETRY, job_id, 2)]
+    assert Queues().tick(database) == [Doorbell(routing.NORMAL, job_id, 2)]
+    fail(take(job_id, database).fence, MemoryError(), database, Cause.LOSS)
+    wait_over(job_id)
+    assert Queues().tick(database) == [Doorbell(routing.RETRY, job_id, 3)]
 
 
 @pytest.mark.parametrize(("priority", "retrying"), list(product(("high", "normal"), (False, True))))

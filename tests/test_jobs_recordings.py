@@ -13,14 +13,13 @@ from sqlalchemy import update
 from audio.split import Window
 from config import Settings
 from database import transaction
-from engines import open_engine
 from engines.fake import encode_script
 from jobs import attempt, read
-from model_pool import ModelPool
 from models import Job, Result
-from storage import new_key, open_storage
-from tests.checker import WORKER, check_invariants, job_now, new_job, wait_over
+from storage import new_key
+from tests.checker import check_invariants, job_now, new_job, wait_over
 from tests.media import Track, silence, tone, wav_bytes, write_tracks
+from tests.workplaces import workplace
 from transcript import DecodeOptions, Segment
 
 
@@ -34,10 +33,7 @@ def books(database: Settings) -> Iterator[None]:
 @pytest.fixture
 def work(database: Settings, tmp_path: Path) -> attempt.Workplace:
     settings = database.model_copy(update={"engine": "fake", "data_dir": tmp_path, "lease_seconds": 3})
-    engine = open_engine(settings)
-    return attempt.Workplace(
-        settings, open_storage(settings), ModelPool(engine, size=1, max_size=1), engine, WORKER, lambda: False
-    )
+    return workplace(settings)
 
 
 def submitted(work: attempt.Workplace, content: bytes, **options: object) -> UUID:

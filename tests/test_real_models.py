@@ -9,16 +9,15 @@ from sqlalchemy import update
 
 from config import Settings
 from database import transaction
-from engines import open_engine
 from engines.checksums import damaged_blobs
 from engines.published import PUBLISHED
 from jobs import attempt
-from model_pool import ModelPool
 from models import Job, Result
-from storage import new_key, open_storage
-from tests.checker import WORKER, new_job
+from storage import new_key
+from tests.checker import new_job
 from tests.conftest import ROOT
 from tests.real_models import SIZES, cached, folder_of
+from tests.workplaces import workplace
 
 DIGITS = dict(zip("one two three four five six seven".split(), "1234567", strict=True))  # it writes either
 ENGLISH = ROOT / "demo" / "samples" / "english.wav"
@@ -38,10 +37,9 @@ def test_base_understands_speech_and_the_result_names_its_revision(
     real_models: Path, database: Settings, tmp_path: Path
 ) -> None:
     told = cached(database_url=database.database_url, data_dir=tmp_path, celery_concurrency=1)
-    engine, storage = open_engine(told), open_storage(told)
-    work = attempt.Workplace(told, storage, ModelPool(engine, size=1, max_size=1), engine, WORKER, lambda: False)
+    work = workplace(told)
     key = new_key()
-    with storage.create(key) as writer:
+    with work.storage.create(key) as writer:
         writer.write(ENGLISH.read_bytes())
         writer.commit()
     job_id = new_job(model_size="base")

@@ -25,6 +25,7 @@ from config import Settings, inherited_environment
 from database import transaction
 from jobs import routing, sweep
 from jobs.progress import Fence
+from jobs.retry import Cause
 from jobs.states import Status
 from models import Job
 from models import Process as ProcessRow
@@ -163,7 +164,7 @@ def test_what_waits_when_a_relay_starts_is_rung_each_in_its_queue(
     settings: Settings, start: Start, bells: "redis.Redis"
 ) -> None:
     retried = taken(settings).job_id
-    fail(Fence(retried, 1), RuntimeError("x"), settings)
+    fail(Fence(retried, 1), MemoryError(), settings, Cause.LOSS)
     wait_over(retried)
     normal, urgent = new_job(), new_job(priority="high")
     start(RELAY_TICK_SECONDS=RARELY_S)

@@ -14,8 +14,9 @@ from uuid import UUID
 import pytest
 
 from config import Settings
-from errors import FileMissing, StorageError
+from errors import FileMissing, StorageAway, StorageError
 from storage import Storage, derived_key, is_key, new_key, open_storage
+from storage.keys import MARKER
 from storage.s3 import S3Storage
 from tests.s3_server import CREDENTIALS, Bucket, s3_server, use_credentials
 
@@ -31,6 +32,7 @@ class Place:
     everything: Callable[[], list[str]]  # names of all that lies there, unfinished too
     put_foreign: Callable[[str], object]  # what others keep there
     take_away: Callable[[], object]  # the whole place
+    empty_one: Callable[[], Storage]  # another, which nobody has marked
 
 
 @pytest.fixture(scope="module")
@@ -56,14 +58,20 @@ def local_place(data_dir: Path) -> Place:
     folder = data_dir / "audio"
 
     def everything() -> list[str]:
-        return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+        found = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+        return [name for name in found if name != MARKER]
 
     def put_foreign(name: str) -> None:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("x")
 
+    def empty_one() -> Storage:
+        (data_dir / "elsewhere" / "audio").mkdir(parents=True)
+        return open_storage(Settings(data_dir=data_dir / "elsewhere"))
+
     storage = open_storage(Settings(data_dir=data_dir))
-    return Place(storage, everything, put_foreign, lambda: shutil.rmtree(folder))
+    storage.mark()
+    return Place(storage, everything, put_foreign, lambda: shutil.rmtree(folder), empty_one)
 
 
 def s3_place(bucket: Bucket) -> Place:
@@ -73,8 +81,12 @@ def s3_place(bucket: Bucket) -> Place:
     def put_foreign(name: str) -> None:
         bucket.client.put_object(Bucket=bucket.name, Key=f"audio/{name}", Body=b"x")
 
+    def empty_one() -> Storage:
+        return S3Storage(bucket.name, "elsewhere", endpoint_url=bucket.endpoint_url, part_bytes=PART)
+
     storage = S3Storage(bucket.name, "audio", endpoint_url=bucket.endpoint_url, part_bytes=PART)
-    return Place(storage, everything, put_foreign, bucket.delete)
+    storage.mark()
+    return Place(storage, everything, put_foreign, bucket.delete, empty_one)
 
 
 def store(storage: Storage, content: bytes = b"a recording") -> str:
@@ -262,6 +274,22 @@ def test_a_storage_that_is_away_is_not_taken_for_a_missing_recording(place: Plac
     assert error.value.retryable
     assert "/" not in str(error.value), "nor is its place told"
     assert "bucket-" not in str(error.value)
+
+
+@pytest.mark.parametrize("method", ["exists", "size", "read", "local_path"])
+def test_an_empty_place_where_the_storage_should_be_is_away(place: Place, method: str) -> None:
+    """A mount point whose volume is not mounted; the wrong folder of a bucket."""
+    key = store(place.storage)
+    empty = place.empty_one()
+    assert not empty.is_marked()
+    with pytest.raises(StorageAway, match="is away"):
+        _enter(getattr(empty, method)(key))
+
+
+def test_a_marked_storage_is_known_again(place: Place) -> None:
+    assert place.storage.is_marked()
+    place.storage.mark()
+    assert place.storage.is_marked()
 
 
 GOOD = "ab/ab3de5f7-0000-4000-8000-0123456789ab"

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import signal
 import stat
 import subprocess
@@ -9,11 +10,13 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psutil
 import pytest
 
 from config import Settings
-from errors import StorageError, StorageFull
+from errors import StorageAway, StorageError, StorageFull
 from storage import Storage, new_key, open_storage
+from storage.keys import MARKER
 from storage.local import translated_errors
 
 ROOT = Path(__file__).parents[1]
@@ -22,7 +25,9 @@ CONTENT = os.urandom(100_000)
 
 @pytest.fixture
 def storage(tmp_path: Path) -> Storage:
-    return open_storage(Settings(data_dir=tmp_path))
+    storage = open_storage(Settings(data_dir=tmp_path))
+    storage.mark()
+    return storage
 
 
 @pytest.fixture
@@ -40,7 +45,7 @@ def store(storage: Storage, content: bytes = CONTENT) -> str:
 
 
 def everything_in(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if not path.is_dir()]
+    return [path for path in folder.rglob("*") if not path.is_dir() and path.name != MARKER]
 
 
 def test_only_we_may_read_recordings(storage: Storage, folder: Path) -> None:
@@ -130,7 +135,7 @@ def test_an_error_while_writing_is_a_storage_error_and_leaves_nothing(storage: S
 
 def test_free_bytes_are_those_of_the_disk(storage: Storage, folder: Path) -> None:
     assert 0 < storage.free_bytes() < 2**60
-    folder.rmdir()
+    shutil.rmtree(folder)
     with pytest.raises(StorageError):
         storage.free_bytes()
 
@@ -172,3 +177,28 @@ with LocalStorage(Path({str(folder)!r})).create(new_key()) as writer:
     assert storage.discard_unfinished(now - timedelta(days=1)) == 0, "it may still be written"
     assert storage.discard_unfinished(now + timedelta(days=1)) == 1
     assert everything_in(folder) == [folder / kept]
+
+
+def test_nothing_is_written_below_an_empty_mount_point(tmp_path: Path) -> None:
+    """It would be hidden as soon as the volume is mounted."""
+    (tmp_path / "audio").mkdir()
+    with pytest.raises(StorageAway, match="marker"):
+        store(open_storage(Settings(data_dir=tmp_path)))
+    assert not any((tmp_path / "audio").iterdir())
+
+
+def test_opening_a_storage_makes_nothing(tmp_path: Path) -> None:
+    storage = open_storage(Settings(data_dir=tmp_path / "not-mounted"))
+    with pytest.raises(StorageAway):
+        storage.exists(new_key())
+    assert not (tmp_path / "not-mounted").exists()
+
+
+def test_a_file_of_which_nobody_reads_a_piece_is_closed(storage: Storage) -> None:
+    key = store(storage)
+    mine = psutil.Process()
+    before = mine.num_fds()
+    pieces = storage.read(key)
+    assert mine.num_fds() == before + 1
+    del pieces
+    assert mine.num_fds() == before

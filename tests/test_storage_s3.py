@@ -47,7 +47,10 @@ def bucket(new_bucket: Callable[[], Bucket]) -> Bucket:
 
 
 def open_bucket(bucket: Bucket, prefix: str = "", *, name: str = "") -> S3Storage:
-    return S3Storage(name or bucket.name, prefix, endpoint_url=bucket.endpoint_url, part_bytes=PART)
+    storage = S3Storage(name or bucket.name, prefix, endpoint_url=bucket.endpoint_url, part_bytes=PART)
+    if not name:
+        storage.mark()
+    return storage
 
 
 def store(storage: S3Storage, content: bytes = b"a recording") -> str:
@@ -61,6 +64,7 @@ def store(storage: S3Storage, content: bytes = b"a recording") -> str:
 def test_settings_say_where_recordings_are(bucket: Bucket) -> None:
     url = f"s3://{bucket.name}/some/folder"
     storage = open_storage(Settings(storage_url=url, s3_endpoint_url=bucket.endpoint_url, s3_region="eu-west-1"))
+    storage.mark()
     with storage.create(key := new_key()) as writer:
         writer.write(b"a recording")
         writer.commit()

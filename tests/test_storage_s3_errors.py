@@ -30,7 +30,10 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def open_bucket(bucket: Bucket, *, name: str = "") -> S3Storage:
-    return S3Storage(name or bucket.name, endpoint_url=bucket.endpoint_url, part_bytes=5 * 1024**2)
+    storage = S3Storage(name or bucket.name, endpoint_url=bucket.endpoint_url, part_bytes=5 * 1024**2)
+    if not name:
+        storage.mark()
+    return storage
 
 
 def store(storage: S3Storage, content: bytes = b"a recording") -> str:

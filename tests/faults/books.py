@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from jobs.routing import QUEUES
+from storage.keys import MARKER
 from storage.local import PART
 from tests.checker import check_invariants
 from tests.faults.harness import FINAL, Service
@@ -42,7 +43,7 @@ def check_accepted(service: Service) -> None:
 
 def check_recordings(service: Service) -> None:
     """A job has its recording, whole; only a submit without an answer may leave one behind."""
-    files = {path for path in service.audio.rglob("*") if path.is_file()}
+    files = {path for path in service.audio.rglob("*") if path.is_file() and path.name != MARKER}
     rows = service.rows("SELECT storage_key, size_bytes FROM transcription_jobs")
     for row in rows:
         assert (service.audio / row["storage_key"]).stat().st_size == row["size_bytes"], row

@@ -30,6 +30,7 @@ from stack.plan import MAIN_QUEUES, RETRY_QUEUES, WEBHOOK_QUEUES, answers
 from stack.postgres import Postgres
 from stack.process import Process, ServiceSpec, tail
 from stack.redis import Redis
+from storage.keys import MARKER
 from tests.conftest import ROOT, migrate
 from tests.faults.proxy import Proxy
 from tests.processes import is_gone, until
@@ -138,7 +139,7 @@ class Service:
         self.execute("TRUNCATE transcription_jobs, batches, error_logs, api_keys CASCADE")
         self.bells().flushall()
         for path in self.audio.rglob("*"):
-            if path.is_file():
+            if path.is_file() and path.name != MARKER:
                 path.unlink()
 
     # Processes

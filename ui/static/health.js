@@ -100,7 +100,7 @@ function fillHistory(body, samples) {
 }
 
 function partsOf(now) {
-  const { alive, concurrency, busy } = now.workers;
+  const { alive, concurrency, busy, ill } = now.workers;
   const well = (part) => (part.ok ? "answers" : "away");
   const pool = now.model_pool;
   return [
@@ -108,6 +108,7 @@ function partsOf(now) {
       ["Database", well(now.database)], ["Redis", `${well(now.redis)}, ${size(now.redis.used_memory_bytes)}`],
       ["Relay", now.relay.ok ? `${now.relay.alive} alive` : "away"], ["Storage", `${well(now.storage)}, ${size(now.storage.free_bytes)} free`],
       ["Workers", `${alive} alive, ${busy} of ${concurrency} at work`],
+      ...ill.map(({ worker, since, message }) => [`Ill: ${worker}`, `since ${timeOfDay(Date.parse(since))}: ${message}`]),
     ]),
     part("Queues", ["Queue", "Depth", "Served by"], Object.entries(now.queues).map(
       ([name, depth]) => [name, number(depth), number(now.workers.by_queue[name] ?? 0)])),
