@@ -40,7 +40,7 @@ class Child:
         try:
             self.line.send({"id": request["id"], **answer})
         except OSError:
-            return  # it is gone, and so is who asked
+            self.line.close()  # it is gone, or stopped: its thread in the server ends and forgets what it asked
 
     def refuse(self, request: Request, error: errors.ServiceError) -> None:
         self.answer(request, {"error": {"type": type(error).__name__, "message": str(error)}})

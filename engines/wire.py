@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 MELS, FRAMES = 128, 3000  # the most that a slot holds
 SLOT_BYTES = 4 * MELS * FRAMES
 LONGEST_MESSAGE = 1 << 20
+SEND_WITHIN_S = 5  # a peer that takes nothing for so long is stopped or stuck; whoever sends has others to serve
 QUEUED, RUNNING = 0, 1  # what a slot's row is doing; still to be read after the server was killed
 _LENGTH = struct.Struct("<I")
+_LIMIT = struct.pack("ll", SEND_WITHIN_S, 0)  # C's timeval
 
 
 class Arena:
@@ -58,9 +60,13 @@ def _unnamed_file() -> int:
 
 
 class Line:
-    """One end of a connection. Any thread may send; one receives. Raises OSError, EOFError once it is broken."""
+    """One end of a connection. Any thread may send; one receives. Raises OSError, EOFError once it is broken.
+
+    After a send that failed it is of no more use: a part of the message may be on its way.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _LIMIT)  # a receive may wait
         self._socket = sock
         self._sending = Lock()
 
