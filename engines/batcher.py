@@ -1,4 +1,4 @@
-"""Which rows go to the device together, and when: queues by batch key, fair between jobs, urgent ones first.
+"""Which rows go to the device together, and when: queues by batch key, fair between jobs, urgent ones mostly first.
 
 Pure scheduling: knows no engine, socket or sound. A row is one window to be decoded, aligned or listened to.
 """
@@ -7,11 +7,12 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from threading import Condition
+from threading import Condition, Lock
 from time import monotonic
 from typing import Any
 
 QUANTUM_S = 30.0  # of sound, that a job may have decoded before it is the next one's turn
+URGENT_TURNS = 3  # batches of urgent rows, after which others that wait have one: the share of ADR 4
 LOOK_AHEAD = 4  # batches' worth of rows among which those of like length are chosen
 
 
@@ -35,6 +36,7 @@ class Batcher:
         self._linger_s = linger_s
         self._changed = Condition()
         self._classes = {True: _Turns(), False: _Turns()}  # urgent, not urgent
+        self._ahead = 0  # batches of urgent rows for which others had to wait
         self._suspects: deque[Row] = deque()
         self._running = 0
         self._exclusive = False
@@ -92,10 +94,16 @@ class Batcher:
                 return [], None
             self._exclusive = True
             return [self._suspects.popleft()], None
-        for turns in (self._classes[True], self._classes[False]):
-            if turns.count:
-                return self._from(turns)
-        return [], None
+        urgent, others = self._classes[True], self._classes[False]
+        if others.count and (not urgent.count or self._ahead >= URGENT_TURNS):
+            batch, wait_s = self._from(others)
+            self._ahead = 0 if batch else self._ahead
+        elif urgent.count:
+            batch, wait_s = self._from(urgent)
+            self._ahead += bool(batch and others.count)
+        else:
+            batch, wait_s = [], None
+        return batch, wait_s
 
     def _from(self, turns: "_Turns") -> tuple[list[Row], float | None]:
         head = next(turns.in_order())
@@ -108,6 +116,42 @@ class Batcher:
         batch = [head, *others[: most - 1]]
         turns.take(batch)
         return batch, None
+
+
+class Waited:
+    """The time in which a job had rows waiting and none running: the device worked for others. Thread-safe."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._lock = Lock()
+        self._waiting = self._running = 0
+        self._since = clock()
+        self._seconds = 0.0
+
+    def came(self) -> None:
+        self._change(waiting=1)
+
+    def began(self) -> None:
+        self._change(waiting=-1, running=1)
+
+    def ended(self) -> None:
+        self._change(running=-1)
+
+    def take(self) -> float:
+        """Seconds since the last call."""
+        self._change()
+        with self._lock:
+            seconds, self._seconds = self._seconds, 0.0
+        return seconds
+
+    def _change(self, *, waiting: int = 0, running: int = 0) -> None:
+        with self._lock:
+            now = self._clock()
+            if self._waiting and not self._running:
+                self._seconds += now - self._since
+            self._since = now
+            self._waiting += waiting
+            self._running += running
 
 
 class _Turns:

@@ -117,14 +117,16 @@ class Lanes:
     def _run(self, batch: Sequence[Row]) -> None:
         for row in batch:
             child, request = row.payload
+            child.waited.began()
             child.arena.set_state(request["slot"], RUNNING)
         for row, answer in zip(batch, self._answers(batch), strict=True):
             child, request = row.payload
             child.arena.set_state(request["slot"], QUEUED)
+            child.waited.ended()
             if isinstance(answer, errors.ServiceError):
                 child.refuse(request, answer)
             else:
-                child.answer(request, answer)
+                child.answer(request, {**answer, "waited": child.waited.take()})
 
     def _answers(self, batch: Sequence[Row]) -> Sequence[dict[str, Any] | errors.ServiceError]:
         """One a row. Out of memory: idle models go, then the batch is halved; what is left over hears of it alone."""

@@ -37,7 +37,8 @@ class Link:
         for slot in range(slots):
             self._free.put(slot)
         self._ids = count()
-        self._lock = Lock()  # guards the two below
+        self.waited_seconds = 0.0  # in which rows of ours waited for the device, and none ran
+        self._lock = Lock()  # guards the one above and the two below
         self._line: Line | None = None
         self._asked: dict[int, Future[dict[str, Any]]] = {}
 
@@ -108,6 +109,7 @@ class Link:
                 answer = line.receive()
                 with self._lock:
                     asked = self._asked.pop(answer["id"], None)
+                    self.waited_seconds += answer.get("waited", 0.0)
                 if asked is not None:
                     asked.set_result(answer)
         except (OSError, EOFError):

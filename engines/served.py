@@ -53,6 +53,11 @@ class WhisperEngine:
         self._links = links
         self._short_windows = short_windows
 
+    @property
+    def waited_seconds(self) -> float:
+        """In which this child's rows waited while the devices worked for others; it only grows."""
+        return sum(link.waited_seconds for link in self._links)
+
     def resolve(self, size: str, compute_type: str) -> tuple[str, str]:
         chosen = self._device["compute_type"] if compute_type == "default" else compute_type
         return catalog.canonical(size), chosen

@@ -6,7 +6,7 @@
 import json
 import socket
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from threading import Thread
@@ -15,7 +15,7 @@ from typing import Any
 import errors
 from config import Settings, get_settings
 from engines import memory
-from engines.batcher import Row
+from engines.batcher import Row, Waited
 from engines.foreign import translate
 from engines.lanes import Lanes
 from engines.processor import use_wide_vectors
@@ -35,6 +35,7 @@ Request = dict[str, Any]
 class Child:
     line: Line
     arena: Arena
+    waited: Waited = field(default_factory=Waited)
 
     def answer(self, request: Request, answer: dict[str, Any]) -> None:
         try:
@@ -85,6 +86,7 @@ class Server:
             case "unload":
                 Thread(target=self._unload, args=(child, request), daemon=True).start()
             case _:
+                child.waited.came()
                 self._lanes.batcher.put(_row(child, request))
 
     def _load(self, child: Child, request: Request) -> None:

@@ -1,13 +1,14 @@
 """Which rows go together, and whose turn it is: on the batcher alone, without an engine."""
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engines.batcher import QUANTUM_S, Batcher, Row
+from engines.batcher import QUANTUM_S, Batcher, Row, Waited
 from tests.processes import until
 
 
@@ -53,6 +54,43 @@ def test_urgent_rows_go_before_all_others() -> None:
     put(lanes, "a", 1.0, 1.0, 1.0)
     urgent = put(lanes, "b", 30.0, 30.0, urgent=True)
     assert [take(lanes)[0] for _ in range(2)] == urgent
+
+
+def test_urgent_rows_that_never_end_leave_others_one_turn_in_four() -> None:
+    lanes = batcher(most=1)
+    put(lanes, "others", *[1.0] * 25)
+    for number in range(4):
+        put(lanes, f"urgent {number}", *[1.0] * 100, urgent=True)
+    assert [take(lanes)[0].urgent for _ in range(100)] == [True, True, True, False] * 25
+
+
+def test_turns_that_nobody_waited_for_are_not_owed() -> None:
+    lanes = batcher(most=1)
+    put(lanes, "a", *[1.0] * 10, urgent=True)
+    assert all(take(lanes)[0].urgent for _ in range(5))
+    put(lanes, "b", 1.0)
+    assert [take(lanes)[0].urgent for _ in range(4)] == [True, True, True, False]
+
+
+def test_a_job_waits_while_none_of_its_rows_runs() -> None:
+    now = [0.0]
+    waited = Waited(lambda: now[0])
+
+    def after(seconds: float, happens: Callable[[], None]) -> None:
+        now[0] += seconds
+        happens()
+
+    after(5, waited.came)
+    after(2, waited.came)
+    after(1, waited.began)
+    assert waited.take() == 3
+    after(10, waited.ended)
+    after(4, waited.began)
+    after(10, waited.ended)
+    after(100, waited.came)
+    now[0] += 0.5
+    assert waited.take() == 4.5
+    assert waited.take() == 0
 
 
 def test_rows_of_like_length_share_a_batch() -> None:
