@@ -14,7 +14,7 @@ from itertools import islice, takewhile
 from threading import Condition
 from typing import Any, Generic, Protocol, TypeVar
 
-from errors import Draining, EngineError, ModelUnavailable, OutOfMemory, PoolTimeout
+from errors import Draining, EngineError, LoadCrashed, ModelUnavailable, OutOfMemory, PoolTimeout
 from telemetry.events import count, emit
 
 Key = tuple[str, str]  # size, compute type
@@ -338,10 +338,10 @@ class Fallback(Generic[M]):
     def __init__(self, pool: ModelPool[M], size: str, *, compute_type: str = "default", batch: int = 1) -> None:
         _, resolved = pool.resolve(size, compute_type)
         self.rung = Rung(size, resolved, batch)  # what is really used now
-        self.steps = 0  # how often memory ran out
+        self.steps = 0  # down the ladder
         self._pool = pool
         self._below = takewhile(lambda rung: pool.allow_smaller or rung.size == size, ladder(size, resolved, batch))
-        self._ran_out: OutOfMemory | None = None
+        self._failed: OutOfMemory | LoadCrashed | None = None
 
     def map(self, call: Callable[[M, Sequence[W]], Sequence[R]], windows: Iterable[W]) -> Iterator[R]:
         """One result a window, in order; `windows` is read as it is needed, and what is done is not done again."""
@@ -357,26 +357,26 @@ class Fallback(Generic[M]):
             yield from results
 
     def run(self, call: Callable[[M], R]) -> R:
-        """`call` with a leased model, and again a rung lower when memory runs out. Raises the last OutOfMemory."""
+        """`call` with a leased model; again, a rung lower, when memory runs out or a load kills the engine server."""
         while True:
             during = "load"
             try:
                 with self._pool.lease(self.rung.size, compute_type=self.rung.compute_type) as lease:
                     during = "call"
                     return call(lease.model)
-            except OutOfMemory as error:
-                self._ran_out = error
-                self._step(error, during)
+            except (OutOfMemory, LoadCrashed) as error:
+                self._failed = error
+                self._step(error, "crash" if isinstance(error, LoadCrashed) else during)
             except ModelUnavailable as error:
-                if self._ran_out is None:  # the model asked for must be there; a smaller one that is not is skipped
+                if self._failed is None:  # the model asked for must be there; a smaller one that is not is skipped
                     raise
-                self._step(self._ran_out, type(error).code)
+                self._step(self._failed, type(error).code)
 
-    def _step(self, error: OutOfMemory, during: str) -> None:
+    def _step(self, error: OutOfMemory | LoadCrashed, during: str) -> None:
         self._pool.evict_idle()
-        failed = self.rung
-        # A smaller batch does not help where the weights alone did not fit.
-        lighter = (one for one in self._below if during == "call" or one.weights != failed.weights or one == failed)
+        failed, again = self.rung, self.rung if during == "load" else None
+        # A smaller batch does not help where the weights alone did not fit; nor does the same again after a crash.
+        lighter = (one for one in self._below if during == "call" or one.weights != failed.weights or one == again)
         if (rung := next(lighter, None)) is None:
             raise error
         self.rung = rung

@@ -28,6 +28,8 @@ _MODEL_BYTES = 100_000_000
 
 
 class FakeEngine:
+    waited_seconds = 0.0
+
     def resolve(self, size: str, compute_type: str) -> tuple[str, str]:
         return size, "int8" if compute_type == "default" else compute_type
 

@@ -11,7 +11,7 @@ import errors
 from engines import encoder, memory
 from engines.batcher import Batcher, Row
 from engines.foreign import translate
-from engines.wire import QUEUED, RUNNING
+from engines.wire import LOADING, RUNNING
 from model_pool import ModelPool
 from telemetry.events import count, emit
 
@@ -116,12 +116,9 @@ class Lanes:
 
     def _run(self, batch: Sequence[Row]) -> None:
         for row in batch:
-            child, request = row.payload
-            child.waited.began()
-            child.arena.set_state(request["slot"], RUNNING)
+            row.payload[0].waited.began()
         for row, answer in zip(batch, self._answers(batch), strict=True):
             child, request = row.payload
-            child.arena.set_state(request["slot"], QUEUED)
             child.waited.ended()
             if isinstance(answer, errors.ServiceError):
                 child.refuse(request, answer)
@@ -153,7 +150,9 @@ class Lanes:
         requests = [row.payload[1] for row in batch]
         mels = [row.payload[0].arena.mel(row.payload[1]["slot"], tuple(row.payload[1]["shape"])) for row in batch]
         first = requests[0]
+        _set_states(batch, LOADING)  # the model may have been unloaded meanwhile
         with self._pool.lease(first["size"], compute_type=first["compute_type"]) as lease:
+            _set_states(batch, RUNNING)
             try:
                 answers: list[dict[str, Any]] = lease.model.run(first["op"], mels, requests)
             except Exception as error:
@@ -176,3 +175,9 @@ class Lanes:
             if longest_s > STALLED_S:
                 emit("engine.stalled", seconds=round(longest_s))
                 os._exit(LEAVE_CODE)
+
+
+def _set_states(batch: Sequence[Row], state: int) -> None:
+    for row in batch:
+        child, request = row.payload
+        child.arena.set_state(request["slot"], state)

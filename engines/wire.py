@@ -20,7 +20,7 @@ MELS, FRAMES = 128, 3000  # the most that a slot holds
 SLOT_BYTES = 4 * MELS * FRAMES
 LONGEST_MESSAGE = 1 << 20
 SEND_WITHIN_S = 5  # a peer that takes nothing for so long is stopped or stuck; whoever sends has others to serve
-QUEUED, RUNNING = 0, 1  # what a slot's row is doing; still to be read after the server was killed
+QUEUED, LOADING, RUNNING = 0, 1, 2  # what a slot's row is doing; still to be read after the server was killed
 _LENGTH = struct.Struct("<I")
 _LIMIT = struct.pack("ll", SEND_WITHIN_S, 0)  # C's timeval
 
@@ -31,12 +31,12 @@ class Arena:
     def __init__(self, fd: int, slots: int) -> None:
         self.fd = fd
         self.slots = slots
-        self._map = mmap(fd, slots * (SLOT_BYTES + 1))
+        self._map = mmap(fd, _bytes(slots))
 
     @classmethod
     def create(cls, slots: int) -> "Arena":
         fd = os.memfd_create("spectrograms") if hasattr(os, "memfd_create") else _unnamed_file()
-        os.ftruncate(fd, slots * (SLOT_BYTES + 1))
+        os.ftruncate(fd, _bytes(slots))
         return cls(fd, slots)
 
     def mel(self, slot: int, shape: tuple[int, int]) -> "Mel":
@@ -52,6 +52,20 @@ class Arena:
 
     def set_state(self, slot: int, state: int) -> None:
         self._map[self.slots * SLOT_BYTES + slot] = state
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether the server is opening a model, for anybody: if it dies now, the load is to blame."""
+        return bool(self._map[-1])
+
+    @is_loading.setter
+    def is_loading(self, loading: bool) -> None:
+        self._map[-1] = loading
+
+
+def _bytes(slots: int) -> int:
+    """Spectrograms, a state each, and a byte for all."""
+    return slots * (SLOT_BYTES + 1) + 1
 
 
 def _unnamed_file() -> int:

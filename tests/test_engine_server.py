@@ -27,7 +27,7 @@ from engines import SAMPLE_RATE, Engine, Model, open_engine
 from engines.lanes import WATCH_S, Lanes
 from engines.link import Link, connect_to
 from engines.raw import batch_key
-from engines.server import Server
+from engines.server import Children, Server
 from engines.wire import SEND_WITHIN_S, Arena, Line
 from errors import EngineCrashed, OutOfMemory, Unavailable
 from model_pool import ModelPool
@@ -296,7 +296,7 @@ def stub_server(folder: Path, rows: int, answer_bytes: int = 0) -> Iterator[tupl
         fcntl.flock(lock, fcntl.LOCK_EX)
         listener.bind(str(path))
         listener.listen()
-        server = Server(engine, pool, Lanes(pool, count=1, most=8))  # type: ignore[arg-type]
+        server = Server(engine, pool, Lanes(pool, count=1, most=8), Children())  # type: ignore[arg-type]
         server.start()
         link = Link(partial(connect_to, path, int), slots=16)
 
@@ -352,7 +352,7 @@ def test_out_of_memory_for_a_single_row_is_told_to_its_child(tmp_path: Path) -> 
 
 def test_a_model_that_is_unloaded_while_it_works_answers_first(tmp_path: Path) -> None:
     with stub_server(tmp_path, rows=8) as (engine, link), ThreadPoolExecutor(1) as pool:
-        link.ask("load", size="base", compute_type="int8")
+        link.load("base", "int8")
         (model,) = engine.loaded
         model.go_on.clear()
         working = pool.submit(row, link, 1)
