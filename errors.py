@@ -20,6 +20,7 @@ ServiceError
 │   ├── OutOfMemory             walk the ladder, discard the instance
 │   ├── EngineBroken            the device is in an unknown state: leave the process
 │   ├── EngineCrashed           a window that killed the engine server: counted as a crash
+│   │   └── LoadCrashed          a model whose load did: a smaller one is tried
 │   ├── ModelUnavailable        not cached, not downloadable, not allowed
 │   │   └── DownloadFailed      the hub did not answer
 │   ├── EngineUnavailable       no device, or a model that cannot be loaded for another reason
@@ -182,6 +183,10 @@ class EngineBroken(EngineError):
 
 class EngineCrashed(EngineError):
     code = "engine_crashed"
+
+
+class LoadCrashed(EngineCrashed):
+    """Of the same code: for callers the difference is in the message."""
 
 
 class ModelUnavailable(EngineError):

@@ -1,20 +1,26 @@
-"""ModelPool: load once, lease, keep to the budget, evict the oldest use. Fallback: the ladder when memory runs out.
+"""ModelPool: load once, lease, keep to the budget, evict the oldest use. jobs/fallback.py: when memory runs out.
 
 Engine-neutral. Models are thread-safe, so one may be leased to many at once: a count says when its memory goes back.
 """
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from itertools import islice, takewhile
 from threading import Condition
 from typing import Any, Generic, Protocol, TypeVar
 
-from errors import Draining, EngineBroken, EngineError, EngineUnavailable, ModelUnavailable, OutOfMemory, PoolTimeout
+from errors import (
+    Draining,
+    EngineBroken,
+    EngineError,
+    EngineUnavailable,
+    OutOfMemory,
+    PoolTimeout,
+)
 from telemetry.events import count, emit
 
 Key = tuple[str, str]  # size, compute type
@@ -229,7 +235,7 @@ class ModelPool(Generic[M]):
                 started = self._clock()
                 with _no_fault_of_a_recording():
                     model = self._engine.load(*key)
-                emit("pool.loaded", **_labels(*key), seconds=round(self._clock() - started, 3))
+                emit("pool.loaded", **labels(*key), seconds=round(self._clock() - started, 3))
         except EngineError as error:
             load.error = error
             raise
@@ -250,7 +256,7 @@ class ModelPool(Generic[M]):
         left = deadline - self._clock()
         if left <= 0:
             keys = [*(one.key for one in self._held()), *self._loads]
-            busy = ", ".join(" ".join(_labels(*key).values()) for key in keys)
+            busy = ", ".join(" ".join(labels(*key).values()) for key in keys)
             raise PoolTimeout(
                 f"No model came free in time (in use or loading: {busy or 'none'}; at most {self._max_size}). "
                 "Raise MODEL_POOL_MAX_SIZE or MODEL_POOL_MEMORY_MB, or run fewer jobs at once."
@@ -273,9 +279,9 @@ class ModelPool(Generic[M]):
         try:
             with self._unlocked():
                 instance.model.close()
-                emit("pool.evicted", **_labels(*instance.key), reason=reason)
+                emit("pool.evicted", **labels(*instance.key), reason=reason)
         except EngineError as error:  # whoever runs into this did not ask for it: it must not cost them their job
-            emit("pool.close_failed", **_labels(*instance.key), error=str(error))
+            emit("pool.close_failed", **labels(*instance.key), error=str(error))
         finally:
             self._retired.remove(instance)
             self._changed.notify_all()
@@ -289,48 +295,9 @@ class ModelPool(Generic[M]):
             self._changed.acquire()
 
 
-def _labels(size: str, compute_type: str) -> dict[str, str]:
+def labels(size: str, compute_type: str) -> dict[str, str]:
     """For events and messages: of a model given as a path they tell the last part only."""
     return {"size": size.rpartition("/")[2], "compute_type": compute_type}
-
-
-_INT8 = {"float32": "int8_float32", "float16": "int8_float16", "bfloat16": "int8_bfloat16", "int16": "int8"}
-# By quality. Not through turbo, though it is better than medium: it cannot translate, and this table knows no task.
-_SMALLER = {
-    **dict.fromkeys(("large", "large-v3", "large-v2", "large-v1"), "medium"),
-    **dict.fromkeys(("turbo", "large-v3-turbo", "distil-large-v3.5", "distil-large-v3", "distil-large-v2"), "small"),
-    "medium": "small", "small": "base", "base": "tiny",
-    "medium.en": "small.en", "small.en": "base.en", "base.en": "tiny.en",
-    "distil-medium.en": "small.en", "distil-small.en": "base.en",
-}  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Rung:
-    size: str
-    compute_type: str
-    batch: int  # windows a call
-
-    @property
-    def weights(self) -> Key:
-        return self.size, self.compute_type
-
-    def __str__(self) -> str:
-        return f"{' '.join(_labels(*self.weights).values())} x{self.batch}"
-
-
-def ladder(size: str, compute_type: str, batch: int) -> Iterator[Rung]:
-    """What to try when memory ran out, each needing no more than the one before; the first is the same again."""
-    yield Rung(size, compute_type, batch)
-    while batch > 1:
-        batch //= 2
-        yield Rung(size, compute_type, batch)
-    if compute_type in _INT8:
-        compute_type = _INT8[compute_type]
-        yield Rung(size, compute_type, batch)
-    while size in _SMALLER:
-        size = _SMALLER[size]
-        yield Rung(size, compute_type, batch)
 
 
 @contextmanager
@@ -342,59 +309,6 @@ def _no_fault_of_a_recording() -> Iterator[None]:
         if type(error) in (EngineError, EngineBroken):
             raise EngineUnavailable(f"The model could not be loaded: {error}") from error
         raise
-
-
-class Fallback(Generic[M]):
-    """One job's way down the ladder; it does not climb back within the job. Belongs to one thread."""
-
-    def __init__(self, pool: ModelPool[M], size: str, *, compute_type: str = "default", batch: int = 1) -> None:
-        _, resolved = pool.resolve(size, compute_type)
-        self.rung = Rung(size, resolved, batch)  # what is really used now
-        self.steps = 0  # how often memory ran out
-        self._pool = pool
-        self._below = takewhile(lambda rung: pool.allow_smaller or rung.size == size, ladder(size, resolved, batch))
-        self._ran_out: OutOfMemory | None = None
-
-    def map(self, call: Callable[[M, Sequence[W]], Sequence[R]], windows: Iterable[W]) -> Iterator[R]:
-        """One result a window, in order; `windows` is read as it is needed, and what is done is not done again."""
-        source, held = iter(windows), list[W]()
-        while True:
-            held.extend(islice(source, max(0, self.rung.batch - len(held))))
-            if not held:
-                return
-            results = self.run(lambda model: call(model, held[: self.rung.batch]))
-            if len(results) != len(held[: self.rung.batch]):
-                raise RuntimeError("This is a bug: the engine must give one result a window.")
-            del held[: len(results)]
-            yield from results
-
-    def run(self, call: Callable[[M], R]) -> R:
-        """`call` with a leased model, and again a rung lower when memory runs out. Raises the last OutOfMemory."""
-        while True:
-            during = "load"
-            try:
-                with self._pool.lease(self.rung.size, compute_type=self.rung.compute_type) as lease:
-                    during = "call"
-                    return call(lease.model)
-            except OutOfMemory as error:
-                self._ran_out = error
-                self._step(error, during)
-            except ModelUnavailable as error:
-                if self._ran_out is None:  # the model asked for must be there; a smaller one that is not is skipped
-                    raise
-                self._step(self._ran_out, type(error).code)
-
-    def _step(self, error: OutOfMemory, during: str) -> None:
-        self._pool.evict_idle()
-        failed = self.rung
-        # A smaller batch does not help where the weights alone did not fit.
-        lighter = (one for one in self._below if during == "call" or one.weights != failed.weights or one == failed)
-        if (rung := next(lighter, None)) is None:
-            raise error
-        self.rung = rung
-        self.steps += 1
-        self._pool.count_fallback()
-        emit("pool.oom", during=during, **_labels(*failed.weights), batch=failed.batch, next=str(rung))
 
 
 _installed: list[ModelPool[Any]] = []

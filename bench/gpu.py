@@ -29,7 +29,8 @@ from config import Settings, inherited_environment
 from engines import catalog, open_engine
 from engines.supervisor import start_supervisor
 from errors import ServiceError
-from model_pool import Fallback, ModelPool
+from jobs.fallback import Fallback
+from model_pool import ModelPool
 from stack.plan import cuda_libraries
 from transcript import DecodeOptions
 

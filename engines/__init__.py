@@ -54,6 +54,11 @@ class Model(Protocol):
 
 
 class Engine(Protocol):
+    @property
+    def waited_seconds(self) -> float:
+        """Time in which what this process asked for waited while the device worked for others. It only grows."""
+        ...
+
     def resolve(self, size: str, compute_type: str) -> tuple[str, str]:
         """The one name of a model and its type on this device: ("turbo", "default") is ("large-v3-turbo", "int8")."""
         ...
@@ -73,7 +78,7 @@ class Engine(Protocol):
         ...
 
     def begin(self, *, urgent: bool) -> None:
-        """Whose work follows: where a device is shared, urgent rows go first."""
+        """Whose work follows: where a device is shared, urgent rows mostly go first."""
         ...
 
     def warm(self, size: str) -> None:

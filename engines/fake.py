@@ -32,6 +32,8 @@ _MODEL_BYTES = 100_000_000
 class FakeEngine:
     """With MODEL_DOWNLOAD=false it has the models of which MODEL_CACHE_DIR holds a folder, as the real one."""
 
+    waited_seconds = 0.0
+
     def __init__(self, settings: Settings | None = None) -> None:
         self._only = None if settings is None or settings.model_download else settings.model_cache_dir
 

@@ -11,7 +11,7 @@ import errors
 from engines import encoder, memory
 from engines.batcher import Batcher, Row
 from engines.foreign import translate
-from engines.wire import QUEUED, RUNNING
+from engines.wire import LOADING, RUNNING
 from model_pool import ModelPool
 from telemetry.events import count, emit
 
@@ -19,6 +19,8 @@ LINGER_S = 0.005  # windows of one child come one shortly after the other
 STALLED_S = 600.0  # a batch that takes longer hangs: leave, and be started again
 WATCH_S = 5.0
 LEAVE_CODE = 70
+GOOD_BATCHES = 64  # that were full, before a batch that was halved may grow by a row; a row too many costs a reload
+MOST_GOOD_BATCHES = 4096
 
 
 @dataclass(slots=True)
@@ -30,6 +32,26 @@ class _Counts:
     since: float = field(default_factory=monotonic)
 
 
+@dataclass(slots=True)
+class _Limit:
+    """Rows of a key for which memory ran out with more. It may have been a neighbour's fault, so the limit grows again.
+
+    Additive increase, multiplicative decrease; each time that memory runs out anew, the next try comes later.
+    """
+
+    rows: int
+    needed: int = GOOD_BATCHES  # full batches until the limit grows
+    good: int = 0
+
+    def shrink(self, rows: int) -> None:
+        self.rows, self.good, self.needed = rows, 0, min(2 * self.needed, MOST_GOOD_BATCHES)
+
+    def went_well(self, rows: int) -> None:
+        self.good += rows >= self.rows
+        if self.good >= self.needed:
+            self.rows, self.good = self.rows + 1, 0
+
+
 class Lanes:
     """`count` batches in flight, of at most `most` rows."""
 
@@ -38,7 +60,7 @@ class Lanes:
         self._pool = pool
         self._count = count
         self._most = most
-        self._limits: dict[Hashable, int] = {}  # of keys for which memory ran out with more
+        self._limits: dict[Hashable, _Limit] = {}
         self._since: dict[int, float] = {}  # lane -> when its batch began
         self._rows: dict[int, int] = {}  # lane -> rows of its batch
         self._counts = _Counts()
@@ -62,7 +84,21 @@ class Lanes:
         }
 
     def _most_of(self, key: Hashable) -> int:
-        return self._limits.get(key, self._most)
+        limit = self._limits.get(key)
+        return self._most if limit is None else limit.rows
+
+    def _shrink(self, key: Hashable, rows: int) -> None:
+        if (limit := self._limits.get(key)) is None:
+            self._limits[key] = _Limit(rows)
+        else:
+            limit.shrink(rows)
+
+    def _went_well(self, key: Hashable, rows: int) -> None:
+        if (limit := self._limits.get(key)) is None:
+            return
+        limit.went_well(rows)
+        if limit.rows >= self._most:
+            self._limits.pop(key, None)
 
     def _work(self, number: int) -> None:
         while (batch := self.batcher.take()) is not None:
@@ -80,15 +116,14 @@ class Lanes:
 
     def _run(self, batch: Sequence[Row]) -> None:
         for row in batch:
-            child, request = row.payload
-            child.arena.set_state(request["slot"], RUNNING)
+            row.payload[0].waited.began()
         for row, answer in zip(batch, self._answers(batch), strict=True):
             child, request = row.payload
-            child.arena.set_state(request["slot"], QUEUED)
+            child.waited.ended()
             if isinstance(answer, errors.ServiceError):
                 child.refuse(request, answer)
             else:
-                child.answer(request, answer)
+                child.answer(request, {**answer, "waited": child.waited.take()})
 
     def _answers(self, batch: Sequence[Row]) -> Sequence[dict[str, Any] | errors.ServiceError]:
         """One a row. Out of memory: idle models go, then the batch is halved; what is left over hears of it alone."""
@@ -106,7 +141,7 @@ class Lanes:
         except errors.ServiceError as error:
             return [error] * len(batch)
         half = len(batch) // 2
-        self._limits[batch[0].key] = half
+        self._shrink(batch[0].key, half)
         emit("engine.batch_halved", rows=half, during="batch")
         return [*self._answers(batch[:half]), *self._answers(batch[half:])]
 
@@ -115,11 +150,14 @@ class Lanes:
         requests = [row.payload[1] for row in batch]
         mels = [row.payload[0].arena.mel(row.payload[1]["slot"], tuple(row.payload[1]["shape"])) for row in batch]
         first = requests[0]
+        _set_states(batch, LOADING)  # the model may have been unloaded meanwhile
         with self._pool.lease(first["size"], compute_type=first["compute_type"]) as lease:
+            _set_states(batch, RUNNING)
             try:
                 answers: list[dict[str, Any]] = lease.model.run(first["op"], mels, requests)
             except Exception as error:
                 raise translate(error) from error
+        self._went_well(batch[0].key, len(batch))
         self._counts.batches += 1
         self._counts.rows += len(batch)
         self._counts.room += self._most
@@ -137,3 +175,9 @@ class Lanes:
             if longest_s > STALLED_S:
                 emit("engine.stalled", seconds=round(longest_s))
                 os._exit(LEAVE_CODE)
+
+
+def _set_states(batch: Sequence[Row], state: int) -> None:
+    for row in batch:
+        child, request = row.payload
+        child.arena.set_state(request["slot"], state)

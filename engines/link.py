@@ -13,7 +13,7 @@ from typing import Any
 
 import errors
 from engines.supervisor import is_supervised
-from engines.wire import QUEUED, RUNNING, Arena, Line
+from engines.wire import LOADING, QUEUED, RUNNING, Arena, Line
 
 CONNECT_WITHIN_S = 120.0  # a server that is started again loads libraries first
 TRY_EVERY_S = 0.1
@@ -23,7 +23,11 @@ _ERRORS = {kind.__name__: kind for kind in (errors.OutOfMemory, errors.ModelUnav
 
 
 class _Gone(Exception):
-    """The server went away before it answered."""
+    """The server went away before it answered. `loading`: while it opened a model."""
+
+    def __init__(self, *, loading: bool) -> None:
+        super().__init__()
+        self.loading = loading
 
 
 class Link:
@@ -37,7 +41,8 @@ class Link:
         for slot in range(slots):
             self._free.put(slot)
         self._ids = count()
-        self._lock = Lock()  # guards the two below
+        self.waited_seconds = 0.0  # in which rows of ours waited for the device, and none ran
+        self._lock = Lock()  # guards the one above and the two below
         self._line: Line | None = None
         self._asked: dict[int, Future[dict[str, Any]]] = {}
 
@@ -50,16 +55,24 @@ class Link:
                 continue
 
     def ask_about(self, slot: int, operation: str, **fields: Any) -> dict[str, Any]:
-        """As `ask`, about what is in a slot. Raises EngineCrashed where that kills one server after another."""
+        """As `ask`, about what is in a slot. Raises EngineCrashed where that kills one server after another.
+
+        A death counts for who may have caused it: who loads, where a model was being opened; else who runs.
+        """
         deaths = 0
         while True:
             self.arena.set_state(slot, QUEUED)
             try:
                 return self._exchange({"op": operation, "slot": slot, "alone": deaths > 0, **fields})
-            except _Gone:
-                deaths += self.arena.state(slot) == RUNNING
+            except _Gone as death:
+                deaths += self.arena.state(slot) == (LOADING if death.loading else RUNNING)
                 if deaths > DEATHS_ALLOWED:
-                    raise errors.EngineCrashed("This recording has killed the engine twice.") from None
+                    raise _crash(loading=death.loading) from None
+
+    def load(self, size: str, compute_type: str) -> dict[str, Any]:
+        """Have the server hold a model. Raises what loading it raised, LoadCrashed where that kills the server."""
+        with self.slot() as slot:
+            return self.ask_about(slot, "load", size=size, compute_type=compute_type)
 
     @contextmanager
     def slot(self) -> Iterator[int]:
@@ -108,6 +121,7 @@ class Link:
                 answer = line.receive()
                 with self._lock:
                     asked = self._asked.pop(answer["id"], None)
+                    self.waited_seconds += answer.get("waited", 0.0)
                 if asked is not None:
                     asked.set_result(answer)
         except (OSError, EOFError):
@@ -120,9 +134,18 @@ class Link:
                 return
             self._line = None
             asked, self._asked = self._asked, {}
+            loading = self.arena.is_loading  # now: the next server writes there too
         line.close()
         for answer in asked.values():
-            answer.set_exception(_Gone())
+            answer.set_exception(_Gone(loading=loading))
+
+
+def _crash(*, loading: bool) -> errors.EngineCrashed:
+    if loading:
+        return errors.LoadCrashed(
+            "Loading this model has killed the engine twice: it may need more memory than there is."
+        )
+    return errors.EngineCrashed("This recording has killed the engine twice.")
 
 
 def connect_to(path: Path, on_dead: Callable[[], object]) -> socket.socket:

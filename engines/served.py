@@ -5,7 +5,7 @@ window alone, with Whisper's own rules for silence, whatever shares its batch.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -53,6 +53,11 @@ class WhisperEngine:
         self._links = links
         self._short_windows = short_windows
 
+    @property
+    def waited_seconds(self) -> float:
+        """In which this child's rows waited while the devices worked for others; it only grows."""
+        return sum(link.waited_seconds for link in self._links)
+
     def resolve(self, size: str, compute_type: str) -> tuple[str, str]:
         chosen = self._device["compute_type"] if compute_type == "default" else compute_type
         return catalog.canonical(size), chosen
@@ -76,21 +81,22 @@ class WhisperEngine:
 
     def warm(self, size: str) -> None:
         name, compute_type = self.resolve(size, "default")
-        self._ask_all("load", size=name, compute_type=compute_type)
+        self._have_all(lambda link: link.load(name, compute_type))
 
     def unload(self, size: str) -> None:
-        self._ask_all("unload", size=catalog.canonical(size))
+        name = catalog.canonical(size)
+        self._have_all(lambda link: link.ask("unload", size=name))
 
     def pool_stats(self, pool: dict[str, Any]) -> list[dict[str, Any]]:
         """Of each device's server: this process holds no weights."""
         return [link.ask("stats") for link in self._links]
 
-    def _ask_all(self, operation: str, **fields: Any) -> None:
+    def _have_all(self, do: Callable[[Link], object]) -> None:
         """What one device refuses, the others still do. Raises what the first one refused with."""
         refusals = list[ServiceError]()
         for link in self._links:
             try:
-                link.ask(operation, **fields)
+                do(link)
             except ServiceError as error:
                 refusals.append(error)
         if refusals:
@@ -111,7 +117,7 @@ class WindowedModel:
         self.size = size
         self.compute_type = compute_type
         self._links = links
-        facts = links[0].ask("load", size=size, compute_type=compute_type)
+        facts = links[0].load(size, compute_type)
         self.memory_bytes: int = facts["memory_bytes"]
         self.revision: str | None = facts["revision"]
         self._step = step

@@ -6,22 +6,24 @@
 import json
 import socket
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any
 
 import errors
 from config import Settings, get_settings
 from engines import memory
-from engines.batcher import Row
+from engines.batcher import Row, Waited
 from engines.foreign import translate
 from engines.lanes import Lanes
 from engines.processor import use_wide_vectors
 from engines.raw import batch_key
 from engines.whisper import WhisperLoader
-from engines.wire import Arena, Line
+from engines.wire import LOADING, QUEUED, Arena, Line
 from model_pool import ModelPool
 from parent import die_with_parent
 from telemetry import metrics
@@ -35,22 +37,59 @@ Request = dict[str, Any]
 class Child:
     line: Line
     arena: Arena
+    waited: Waited = field(default_factory=Waited)
 
     def answer(self, request: Request, answer: dict[str, Any]) -> None:
+        if "slot" in request:
+            self.arena.set_state(request["slot"], QUEUED)
         try:
             self.line.send({"id": request["id"], **answer})
         except OSError:
-            return  # it is gone, and so is who asked
+            self.line.close()  # it is gone, or stopped: its thread in the server ends and forgets what it asked
 
     def refuse(self, request: Request, error: errors.ServiceError) -> None:
         self.answer(request, {"error": {"type": type(error).__name__, "message": str(error)}})
 
 
+class Children:
+    """All that are connected. Each sees in its arena whether a model is being opened. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._all = list[Child]()
+        self._opening = 0
+
+    def add(self, child: Child) -> None:
+        with self._lock:
+            self._all.append(child)
+            child.arena.is_loading = self._opening > 0
+
+    def remove(self, child: Child) -> None:
+        with self._lock:
+            self._all.remove(child)
+            child.arena.is_loading = False
+
+    @contextmanager
+    def opening(self) -> Iterator[None]:
+        self._change(1)
+        try:
+            yield
+        finally:
+            self._change(-1)
+
+    def _change(self, by: int) -> None:
+        with self._lock:
+            self._opening += by
+            for child in self._all:
+                child.arena.is_loading = self._opening > 0
+
+
 class Server:
-    def __init__(self, loader: WhisperLoader, pool: ModelPool[Any], lanes: Lanes) -> None:
+    def __init__(self, loader: WhisperLoader, pool: ModelPool[Any], lanes: Lanes, children: Children) -> None:
         self._loader = loader
         self._pool = pool
         self._lanes = lanes
+        self._children = children
 
     def start(self) -> None:
         self._lanes.start()
@@ -64,6 +103,7 @@ class Server:
         child = None
         try:
             child = Child(line, line.receive_arena())
+            self._children.add(child)
             while True:
                 self._take_in(child, line.receive())
         except (OSError, EOFError):
@@ -71,6 +111,7 @@ class Server:
         finally:
             line.close()
             if child is not None:
+                self._children.remove(child)
                 self._lanes.batcher.forget(child)
 
     def _take_in(self, child: Child, request: Request) -> None:
@@ -85,12 +126,15 @@ class Server:
             case "unload":
                 Thread(target=self._unload, args=(child, request), daemon=True).start()
             case _:
+                child.waited.came()
                 self._lanes.batcher.put(_row(child, request))
 
     def _load(self, child: Child, request: Request) -> None:
         try:
-            with self._pool.lease(request["size"], compute_type=request["compute_type"]) as lease:
-                answer = {**lease.model.facts(), "memory_bytes": lease.model.memory_bytes}
+            with self._lanes.batcher.load(alone=request["alone"]):
+                child.arena.set_state(request["slot"], LOADING)
+                with self._pool.lease(request["size"], compute_type=request["compute_type"]) as lease:
+                    answer = {**lease.model.facts(), "memory_bytes": lease.model.memory_bytes}
             child.answer(request, answer)  # once the lease is over: who then unloads the model finds it idle
         except Exception as error:  # noqa: BLE001 whoever asked must hear of it
             child.refuse(request, translate(error))
@@ -121,14 +165,15 @@ def _row(child: Child, request: Request) -> Row:
 
 def open_server(settings: Settings, *, is_shared: bool) -> Server:
     use_wide_vectors()
-    loader = WhisperLoader(settings, is_shared=is_shared)
+    children = Children()
+    loader = WhisperLoader(settings, is_shared=is_shared, opening=children.opening)
     pool = ModelPool(
         loader,
         size=settings.model_pool_size,
         max_size=settings.model_pool_max_size,
         memory_bytes=settings.model_pool_memory_mb * 1024**2,
     )
-    return Server(loader, pool, Lanes(pool, count=loader.lanes, most=loader.most))
+    return Server(loader, pool, Lanes(pool, count=loader.lanes, most=loader.most), children)
 
 
 def serve(path: Path, settings: Settings) -> None:

@@ -5,6 +5,8 @@ Libraries are imported inside functions: a parent that loaded CTranslate2 hangs 
 
 import ctypes
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from threading import Thread
@@ -24,8 +26,11 @@ _CPU_FACTOR = 1.5  # measured with `small`: activations are float32 there, and c
 class WhisperLoader:
     """What the ModelPool of a device loads from."""
 
-    def __init__(self, settings: Settings, *, is_shared: bool) -> None:
-        """`is_shared`: by several children, so that several batches are in flight."""
+    def __init__(
+        self, settings: Settings, *, is_shared: bool, opening: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> None:
+        """`is_shared`: by several children, so that several batches are in flight. `opening`: around each opening."""
+        self._opening = opening
         self._settings = settings
         self._is_shared = is_shared
         self._has_context = False  # CUDA's own memory in this process, which the first load takes
@@ -59,7 +64,7 @@ class WhisperLoader:
         folder = catalog.locate(size, self._settings)
         if self.device == "cpu":
             self._refuse_what_does_not_fit(size, compute_type)
-        with foreign_errors():
+        with foreign_errors(), self._opening():
             return self._open(folder, size, compute_type)
 
     def estimate_bytes(self, size: str, compute_type: str) -> int:

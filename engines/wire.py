@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 MELS, FRAMES = 128, 3000  # the most that a slot holds
 SLOT_BYTES = 4 * MELS * FRAMES
 LONGEST_MESSAGE = 1 << 20
-QUEUED, RUNNING = 0, 1  # what a slot's row is doing; still to be read after the server was killed
+SEND_WITHIN_S = 5  # a peer that takes nothing for so long is stopped or stuck; whoever sends has others to serve
+QUEUED, LOADING, RUNNING = 0, 1, 2  # what a slot's row is doing; still to be read after the server was killed
 _LENGTH = struct.Struct("<I")
+_LIMIT = struct.pack("ll", SEND_WITHIN_S, 0)  # C's timeval
 
 
 class Arena:
@@ -29,12 +31,12 @@ class Arena:
     def __init__(self, fd: int, slots: int) -> None:
         self.fd = fd
         self.slots = slots
-        self._map = mmap(fd, slots * (SLOT_BYTES + 1))
+        self._map = mmap(fd, _bytes(slots))
 
     @classmethod
     def create(cls, slots: int) -> "Arena":
         fd = os.memfd_create("spectrograms") if hasattr(os, "memfd_create") else _unnamed_file()
-        os.ftruncate(fd, slots * (SLOT_BYTES + 1))
+        os.ftruncate(fd, _bytes(slots))
         return cls(fd, slots)
 
     def mel(self, slot: int, shape: tuple[int, int]) -> "Mel":
@@ -51,6 +53,20 @@ class Arena:
     def set_state(self, slot: int, state: int) -> None:
         self._map[self.slots * SLOT_BYTES + slot] = state
 
+    @property
+    def is_loading(self) -> bool:
+        """Whether the server is opening a model, for anybody: if it dies now, the load is to blame."""
+        return bool(self._map[-1])
+
+    @is_loading.setter
+    def is_loading(self, loading: bool) -> None:
+        self._map[-1] = loading
+
+
+def _bytes(slots: int) -> int:
+    """Spectrograms, a state each, and a byte for all."""
+    return slots * (SLOT_BYTES + 1) + 1
+
 
 def _unnamed_file() -> int:
     with tempfile.TemporaryFile() as file:
@@ -58,9 +74,13 @@ def _unnamed_file() -> int:
 
 
 class Line:
-    """One end of a connection. Any thread may send; one receives. Raises OSError, EOFError once it is broken."""
+    """One end of a connection. Any thread may send; one receives. Raises OSError, EOFError once it is broken.
+
+    After a send that failed it is of no more use: a part of the message may be on its way.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _LIMIT)  # a receive may wait
         self._socket = sock
         self._sending = Lock()
 

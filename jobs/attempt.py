@@ -35,6 +35,7 @@ from jobs import read
 from jobs.blame import cause_of
 from jobs.breaker import Breaker
 from jobs.claim import Claim
+from jobs.fallback import Fallback
 from jobs.fetch import fetch
 from jobs.progress import LEAVE_CODE, Fence, Heartbeat, deadline_after_progress
 from jobs.read import SegmentText
@@ -44,7 +45,7 @@ from jobs.speech_report import SpeechReport
 from jobs.states import Status, tell_watchers
 from jobs.submit import decode_options
 from languages import MULTI
-from model_pool import Fallback, ModelPool
+from model_pool import ModelPool
 from models import Job, Result, SegmentRow
 from storage import Storage
 from telemetry import traces

@@ -16,10 +16,10 @@ from audio.split import Stretch, Window
 from audio.vad import SAMPLE_RATE
 from engines import Model
 from jobs import language_detection as detection
+from jobs.fallback import Fallback
 from jobs.read import SegmentText
 from jobs.script import script_of, style_prompt
 from languages import MULTI
-from model_pool import Fallback
 from transcript import DecodeOptions, Language, Segment
 
 Samples = NDArray[np.float32]

@@ -1,13 +1,17 @@
 """Which rows go together, and whose turn it is: on the batcher alone, without an engine."""
 
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
+from threading import Event, Thread
+from time import sleep
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engines.batcher import QUANTUM_S, Batcher, Row
+from engines.batcher import QUANTUM_S, Batcher, Row, Waited
 from tests.processes import until
 
 
@@ -55,6 +59,43 @@ def test_urgent_rows_go_before_all_others() -> None:
     assert [take(lanes)[0] for _ in range(2)] == urgent
 
 
+def test_urgent_rows_that_never_end_leave_others_one_turn_in_four() -> None:
+    lanes = batcher(most=1)
+    put(lanes, "others", *[1.0] * 25)
+    for number in range(4):
+        put(lanes, f"urgent {number}", *[1.0] * 100, urgent=True)
+    assert [take(lanes)[0].urgent for _ in range(100)] == [True, True, True, False] * 25
+
+
+def test_turns_that_nobody_waited_for_are_not_owed() -> None:
+    lanes = batcher(most=1)
+    put(lanes, "a", *[1.0] * 10, urgent=True)
+    assert all(take(lanes)[0].urgent for _ in range(5))
+    put(lanes, "b", 1.0)
+    assert [take(lanes)[0].urgent for _ in range(4)] == [True, True, True, False]
+
+
+def test_a_job_waits_while_none_of_its_rows_runs() -> None:
+    now = [0.0]
+    waited = Waited(lambda: now[0])
+
+    def after(seconds: float, happens: Callable[[], None]) -> None:
+        now[0] += seconds
+        happens()
+
+    after(5, waited.came)
+    after(2, waited.came)
+    after(1, waited.began)
+    assert waited.take() == 3
+    after(10, waited.ended)
+    after(4, waited.began)
+    after(10, waited.ended)
+    after(100, waited.came)
+    now[0] += 0.5
+    assert waited.take() == 4.5
+    assert waited.take() == 0
+
+
 def test_rows_of_like_length_share_a_batch() -> None:
     """What takes as long to say ends together."""
     lanes = batcher(most=2)
@@ -95,6 +136,90 @@ def test_a_suspect_runs_alone() -> None:
         lanes.done()
         assert [row.job for row in third.result(10) or ()] == ["c"]
     assert first
+
+
+def lone(job: str) -> Row:
+    return Row(key="k", job=job, length_s=1.0, payload=None, alone=True)
+
+
+@contextmanager
+def load_of(lanes: Batcher, *, alone: bool = False) -> Iterator[tuple[Event, Event]]:
+    """On a thread of its own: whether it has begun, and what ends it."""
+    begun, end = Event(), Event()
+
+    def work() -> None:
+        with lanes.load(alone=alone):
+            begun.set()
+            assert end.wait(20)
+
+    thread = Thread(target=work)
+    thread.start()
+    yield begun, end
+    end.set()
+    thread.join(20)
+
+
+SOON_S = 0.1  # in which what may happen would
+
+
+def test_no_load_runs_beside_a_suspect() -> None:
+    lanes = batcher()
+    lanes.put(lone("suspect"))
+    with load_of(lanes) as (begun, _):
+        assert not begun.wait(SOON_S), "a suspect that waits goes first"
+        assert lanes.take()
+        assert not begun.wait(SOON_S)
+        lanes.done()
+        assert begun.wait(20)
+
+
+def test_no_suspect_runs_beside_a_load_and_others_do() -> None:
+    lanes = batcher()
+    with ThreadPoolExecutor(1) as pool, load_of(lanes) as (begun, end):
+        assert begun.wait(20)
+        lanes.put(lone("suspect"))
+        put(lanes, "other", 1.0)
+        assert [row.job for row in take(lanes)] == ["other"], "a load may take long"
+        suspect = pool.submit(take, lanes)
+        sleep(SOON_S)
+        assert not suspect.done()
+        end.set()
+        assert [row.job for row in suspect.result(20)] == ["suspect"]
+
+
+def test_a_load_that_is_a_suspect_itself_runs_alone() -> None:
+    lanes = batcher()
+    put(lanes, "a", 1.0)
+    assert lanes.take()
+    with ThreadPoolExecutor(1) as pool, load_of(lanes, alone=True) as (begun, end):
+        assert not begun.wait(SOON_S), "not beside what runs already"
+        put(lanes, "b", 1.0)
+        after = pool.submit(take, lanes)
+        assert not begun.wait(SOON_S)
+        assert not after.done(), "nothing more begins"
+        lanes.done()
+        assert begun.wait(20)
+        sleep(SOON_S)
+        assert not after.done(), "and nothing beside it"
+        assert lanes.waiting() == 1, "a load is no window"
+        end.set()
+        assert [row.job for row in after.result(20)] == ["b"]
+
+
+def test_suspects_of_either_kind_take_turns_and_each_is_alone() -> None:
+    lanes = batcher()
+    lanes.put(lone("first"))
+    with load_of(lanes, alone=True) as (begun, end):
+        until(lambda: len(lanes._suspects) == 2)
+        lanes.put(lone("second"))
+        with ThreadPoolExecutor(1) as pool:
+            assert [row.job for row in take(lanes)] == ["first"]
+            assert begun.wait(20)
+            second = pool.submit(take, lanes)
+            sleep(SOON_S)
+            assert not second.done()
+            end.set()
+            assert [row.job for row in second.result(20)] == ["second"]
 
 
 def test_a_batch_that_is_not_full_waits_a_little_and_no_longer() -> None:

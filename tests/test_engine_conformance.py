@@ -23,7 +23,8 @@ from engines.catalog import DEMO_DIR
 from engines.fake import encode_script
 from engines.whisper import WhisperLoader
 from errors import EngineError, ModelUnavailable, OutOfMemory
-from model_pool import Fallback, ModelPool
+from jobs.fallback import Fallback
+from model_pool import ModelPool
 from tests.engine_server import engine_server
 from transcript import DecodeOptions, Segment
 

@@ -9,11 +9,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Event
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,8 @@ from engines import SAMPLE_RATE, Engine, Model, open_engine
 from engines.lanes import WATCH_S, Lanes
 from engines.link import Link, connect_to
 from engines.raw import batch_key
-from engines.server import Server
+from engines.server import Children, Server
+from engines.wire import SEND_WITHIN_S, Arena, Line
 from errors import EngineCrashed, OutOfMemory, Unavailable
 from model_pool import ModelPool
 from tests.conftest import ROOT
@@ -240,8 +242,9 @@ class StubModel:
 
     memory_bytes = 1000
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, answer_bytes: int) -> None:
         self.rows = rows
+        self.answer_bytes = answer_bytes
         self.calls: list[int] = []
         self.begun, self.go_on = Event(), Event()
         self.go_on.set()
@@ -258,22 +261,23 @@ class StubModel:
         assert len(set(map(batch_key, requests))) == 1
         if len(mels) > self.rows:
             raise OutOfMemory("The device ran out of memory.")
-        return [{"first": float(mel[0, 0])} for mel in mels]
+        return [{"first": float(mel[0, 0]), "more": self.answer_bytes * "-"} for mel in mels]
 
     def close(self) -> None:
         self.closed = True
 
 
 class StubEngine:
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, answer_bytes: int = 0) -> None:
         self.rows = rows
+        self.answer_bytes = answer_bytes
         self.loaded: list[StubModel] = []
 
     def resolve(self, size: str, compute_type: str) -> tuple[str, str]:
         return size, compute_type
 
     def load(self, size: str, compute_type: str) -> StubModel:
-        self.loaded.append(StubModel(self.rows))
+        self.loaded.append(StubModel(self.rows, self.answer_bytes))
         return self.loaded[-1]
 
     def estimate_bytes(self, size: str, compute_type: str) -> int:
@@ -284,30 +288,39 @@ class StubEngine:
 
 
 @contextmanager
-def stub_server(folder: Path, rows: int) -> Iterator[tuple[StubEngine, Link]]:
+def stub_server(folder: Path, rows: int, answer_bytes: int = 0) -> Iterator[tuple[StubEngine, Link]]:
     """One lane, batches of 8, in this process; its device has memory for so many rows."""
-    engine, path = StubEngine(rows), folder / "stub"
+    engine, path = StubEngine(rows, answer_bytes), folder / "stub"
     pool = ModelPool(engine, size=2, max_size=2)
     with socket.socket(socket.AF_UNIX) as listener, path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         listener.bind(str(path))
         listener.listen()
-        server = Server(engine, pool, Lanes(pool, count=1, most=8))  # type: ignore[arg-type]
+        server = Server(engine, pool, Lanes(pool, count=1, most=8), Children())  # type: ignore[arg-type]
         server.start()
         link = Link(partial(connect_to, path, int), slots=16)
-        threading.Thread(target=lambda: server.welcome(listener.accept()[0]), daemon=True).start()
+
+        def welcome() -> None:
+            with suppress(OSError):
+                while True:
+                    server.welcome(listener.accept()[0])
+
+        threading.Thread(target=welcome, daemon=True).start()
         yield engine, link
         link.close()
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+ABOUT = {
+    "size": "base", "compute_type": "int8", "shape": (80, 10), "window": "", "length_s": 1.0, "urgent": False,
+    "prompt": [1], "prompt_start": 0, "options": {},
+}  # fmt: skip
 
 
 def row(link: Link, number: int, **changes: Any) -> float:
-    about = {
-        "size": "base", "compute_type": "int8", "shape": (80, 10), "length_s": 1.0, "urgent": False,
-        "prompt": [1], "prompt_start": 0, "options": {}, **changes,
-    }  # fmt: skip
     with link.slot() as slot:
         link.arena.mel(slot, (80, 10))[:] = number
-        return float(link.ask_about(slot, "generate", **about)["first"])
+        return float(link.ask_about(slot, "generate", **ABOUT | changes)["first"])
 
 
 def test_rows_that_wait_together_go_together(tmp_path: Path) -> None:
@@ -339,7 +352,7 @@ def test_out_of_memory_for_a_single_row_is_told_to_its_child(tmp_path: Path) -> 
 
 def test_a_model_that_is_unloaded_while_it_works_answers_first(tmp_path: Path) -> None:
     with stub_server(tmp_path, rows=8) as (engine, link), ThreadPoolExecutor(1) as pool:
-        link.ask("load", size="base", compute_type="int8")
+        link.load("base", "int8")
         (model,) = engine.loaded
         model.go_on.clear()
         working = pool.submit(row, link, 1)
@@ -351,6 +364,22 @@ def test_a_model_that_is_unloaded_while_it_works_answers_first(tmp_path: Path) -
         until(lambda: model.closed)
         assert row(link, 2) == 2
         assert len(engine.loaded) == 2, "who needs it after that has it loaded anew"
+
+
+def test_a_child_that_reads_nothing_is_dropped_and_holds_up_nobody(tmp_path: Path) -> None:
+    """A stopped process, say: its answers fill the socket, and then a lane would wait for it."""
+    with stub_server(tmp_path, rows=8, answer_bytes=100_000) as (_, link), socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(tmp_path / "stub"))
+        stopped = Line(sock)
+        stopped.send_arena(Arena.create(16))
+        for number in range(16):
+            stopped.send({"op": "generate", "id": number, "slot": number, "alone": False, **ABOUT})
+        started = monotonic()
+        assert [row(link, number) for number in range(8)] == list(range(8))
+        assert monotonic() - started < 3 * SEND_WITHIN_S
+        with suppress(EOFError):
+            while True:
+                stopped.receive()
 
 
 def anonymous_mb(pid: int) -> float:

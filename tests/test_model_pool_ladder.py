@@ -11,8 +11,9 @@ from config import MODEL_SIZES
 from engines.catalog import canonical
 from engines.foreign import foreign_errors
 from engines.memory import MB, table_bytes
-from errors import EngineError, ModelUnavailable, OutOfMemory
-from model_pool import Fallback, ModelPool, Rung, ladder
+from errors import EngineCrashed, EngineError, LoadCrashed, ModelUnavailable, OutOfMemory
+from jobs.fallback import Fallback, Rung, ladder
+from model_pool import ModelPool
 
 FULL = "CUDA failed with error out of memory"
 WEIGHTS_MB = {"large-v3": 3090, "medium": 1530, "small": 480, "base": 145, "tiny": 75}
@@ -47,6 +48,7 @@ class Card:
         self.loads: list[tuple[str, str]] = []
         self.done: Counter[int] = Counter()
         self.missing: set[str] = set()
+        self.killed_by: set[str] = set()
 
     def weights_mb(self, size: str, compute_type: str) -> int:
         return WEIGHTS_MB[size] // (2 if compute_type.startswith("int8") else 1)
@@ -62,6 +64,8 @@ class Card:
         with foreign_errors():
             if size in self.missing:
                 raise FileNotFoundError(size)
+            if size in self.killed_by:
+                raise LoadCrashed("Loading the model has killed the engine twice.")
             if self.used_mb() + self.weights_mb(size, compute_type) > self.free_mb:
                 raise RuntimeError(self.says)
         model = CardModel(self, size, compute_type)
@@ -254,7 +258,7 @@ def test_any_other_engine_error_goes_straight_through() -> None:
 
 def test_each_step_is_counted_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[dict[str, object]] = []
-    monkeypatch.setattr("model_pool.emit", lambda name, **fields: told.append({"name": name, **fields}))
+    monkeypatch.setattr("jobs.fallback.emit", lambda name, **fields: told.append({"name": name, **fields}))
     pool = pool_of(Card(1580))
     fallback = Fallback(pool, "large-v3", batch=2)
     list(fallback.map(transcribe, [1, 2]))
@@ -347,3 +351,46 @@ def test_a_shared_instance_that_ran_out_of_memory_stays_for_the_others_until_the
         assert other.model in card.models
         assert other.model.transcribe([9]) == ["base 9"]
     assert other.model not in card.models
+
+
+# --- loads that kill the engine server -----------------------------------------------------------------------------
+
+
+def test_a_model_whose_load_kills_the_server_is_not_asked_for_again_but_a_smaller_one_is() -> None:
+    card = Card(24_000)
+    card.killed_by = {"medium", "small"}
+    fallback = Fallback(pool_of(card), "medium", compute_type="int8", batch=4)
+    assert list(fallback.map(transcribe, [1, 2])) == ["base 1", "base 2"]
+    assert card.loads == [("medium", "int8"), ("small", "int8"), ("base", "int8")]
+
+
+def test_a_load_that_kills_the_server_fails_the_job_once_no_step_is_left() -> None:
+    card = Card(24_000)
+    card.killed_by = {"medium"}
+    with pytest.raises(LoadCrashed):
+        Fallback(pool_of(card, allow_smaller=False), "medium").run(lambda model: model.size)
+    assert card.loads == [("medium", "float16"), ("medium", "int8_float16")]
+
+
+def test_a_server_that_died_and_cannot_load_the_model_again_is_answered_by_a_smaller_one() -> None:
+    """The model was there; then the server was started anew, and its lanes load for the rows that wait."""
+    fallback = Fallback(pool_of(Card(24_000)), "medium", compute_type="int8", batch=4)
+
+    def call(model: CardModel) -> str:
+        if model.size == "medium":
+            raise LoadCrashed("Loading the model has killed the engine twice.")
+        return model.size
+
+    assert fallback.run(call) == "small"
+    assert fallback.rung.batch == 1
+
+
+def test_a_recording_that_kills_the_server_is_not_tried_on_a_smaller_model() -> None:
+    card = Card(24_000)
+
+    def call(model: CardModel) -> None:
+        raise EngineCrashed("This recording has killed the engine twice.")
+
+    with pytest.raises(EngineCrashed):
+        Fallback(pool_of(card), "medium").run(call)
+    assert card.loads == [("medium", "float16")]

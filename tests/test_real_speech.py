@@ -14,9 +14,10 @@ from audio.decode import open_audio
 from audio.split import windows
 from config import Settings
 from engines import Model, open_engine
+from jobs.fallback import Fallback
 from jobs.recognition import Recogniser
 from languages import MULTI
-from model_pool import Fallback, ModelPool
+from model_pool import ModelPool
 from tests.conftest import ROOT
 from tests.real_models import cached
 from transcript import DecodeOptions, Language, Segment

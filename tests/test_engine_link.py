@@ -1,0 +1,136 @@
+"""A child's connection to an engine server that dies or hangs: who is to blame, and that nobody asks for ever."""
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from engines.link import Link, connect_to
+from engines.server import Child, Children
+from engines.wire import LOADING, QUEUED, RUNNING, Arena, Line
+from errors import EngineCrashed, LoadCrashed
+from jobs.fallback import Fallback
+from model_pool import ModelPool
+from tests.processes import until
+from tests.test_engine_conformance import OPTIONS, decoded, text
+from tests.test_engine_server import engine_at, model_of, poisoned_server
+
+pytestmark = pytest.mark.timeout(180)
+Request = dict[str, Any]
+Life = Callable[[Line, Arena, Request], object]  # what a server does with its first question; then it dies
+
+
+@contextmanager
+def scripted_server(folder: Path, life: Life) -> Iterator[tuple[Link, list[Request]]]:
+    """In this process: each connection is a server's whole life. All that it was asked."""
+    path, asked = folder / "scripted", list[Request]()
+
+    def live(connection: socket.socket) -> None:
+        line = Line(connection)
+        with suppress(OSError, EOFError):
+            arena = line.receive_arena()
+            asked.append(line.receive())
+            life(line, arena, asked[-1])
+        line.close()
+
+    def listen(listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                live(listener.accept()[0])
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        Thread(target=listen, args=(listener,), daemon=True).start()
+        link = Link(partial(connect_to, path, int), slots=2)
+        yield link, asked
+        link.close()
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def dies(state: int, *, loading: bool) -> Life:
+    """While the one who asked was in that state."""
+
+    def life(line: Line, arena: Arena, request: Request) -> None:
+        arena.set_state(request["slot"], state)
+        arena.is_loading = loading
+
+    return life
+
+
+def test_a_model_whose_load_kills_the_server_is_given_up_after_two_deaths(tmp_path: Path) -> None:
+    with scripted_server(tmp_path, dies(LOADING, loading=True)) as (link, asked):
+        with pytest.raises(LoadCrashed, match="killed the engine twice"):
+            link.load("large-v3", "int8")
+        assert [one["alone"] for one in asked] == [False, True], "nothing else runs the second time"
+
+
+def test_a_row_whose_model_is_loaded_again_and_kills_the_server_is_given_up_as_such(tmp_path: Path) -> None:
+    with scripted_server(tmp_path, dies(LOADING, loading=True)) as (link, asked):
+        with link.slot() as slot, pytest.raises(LoadCrashed):
+            link.ask_about(slot, "generate")
+        assert len(asked) == 2
+
+
+def test_a_row_that_kills_the_server_is_given_up_after_two_deaths(tmp_path: Path) -> None:
+    with scripted_server(tmp_path, dies(RUNNING, loading=False)) as (link, asked):
+        with link.slot() as slot, pytest.raises(EngineCrashed, match="This recording"):
+            link.ask_about(slot, "generate")
+        assert [one["alone"] for one in asked] == [False, True]
+
+
+@pytest.mark.parametrize(("state", "loading"), [(RUNNING, True), (LOADING, False), (QUEUED, True), (QUEUED, False)])
+def test_a_death_that_somebody_else_caused_counts_for_nobody_else(tmp_path: Path, state: int, loading: bool) -> None:
+    """A row that ran while a load killed the server; who waited for a model while a row did; who waited at all."""
+    lives = list[int]()
+
+    def life(line: Line, arena: Arena, request: Request) -> None:
+        lives.append(1)
+        dies(state, loading=loading)(line, arena, request)
+        if len(lives) > 5:
+            line.send({"id": request["id"], "tokens": []})
+            line.receive()
+
+    with scripted_server(tmp_path, life) as (link, asked), link.slot() as slot:
+        assert link.ask_about(slot, "generate")["tokens"] == []
+        assert [one["alone"] for one in asked] == [False] * 6
+
+
+def test_every_child_sees_that_a_model_is_being_opened() -> None:
+    children = Children()
+    lines = [Line(sock) for sock in socket.socketpair()]
+    one, other = (Child(line, Arena.create(1)) for line in lines)
+    children.add(one)
+    with children.opening():
+        with children.opening():
+            children.add(other)
+        assert [child.arena.is_loading for child in (one, other)] == [True, True]
+        children.remove(other)
+        assert not other.arena.is_loading, "it was dropped, and the server lives"
+    assert not one.arena.is_loading
+    for line in lines:
+        line.close()
+
+
+def test_a_job_whose_model_kills_every_server_goes_on_with_a_smaller_one_and_nobody_else_is_harmed(
+    tmp_path: Path,
+) -> None:
+    """Real servers, which die as one does that the kernel kills for memory: in the midst of loading `small`."""
+    window = decoded("english.wav")
+    with poisoned_server(tmp_path) as (path, statuses):
+        innocent = model_of(path)
+        undisturbed = text(innocent.transcribe([window], OPTIONS)[0])
+        fallback = Fallback(ModelPool(engine_at(path), size=2, max_size=2), "small")
+        assert text(fallback.run(lambda model: model.transcribe([window], OPTIONS))[0]) == undisturbed
+        assert fallback.rung.size == "base"
+        until(lambda: statuses == [9, 9])
+        assert text(innocent.transcribe([window], OPTIONS)[0]) == undisturbed
+        strict = Fallback(ModelPool(engine_at(path), size=2, max_size=2, allow_smaller=False), "small")
+        with pytest.raises(LoadCrashed):
+            strict.run(lambda model: model.transcribe([window], OPTIONS))
+        until(lambda: statuses == [9] * 4)
