@@ -79,7 +79,7 @@ class Job(Base):
     # What was asked; never changed after the insert, so that a replay asks the same
     filename: Mapped[str]
     storage_key: Mapped[str]
-    source_url: Mapped[str | None]  # a worker fetches it to storage_key before it decodes
+    source_url: Mapped[str | None]  # a worker fetches it, and gives storage_key anew, before it decodes
     size_bytes: Mapped[int] = mapped_column(BigInteger())  # 0 until it is fetched
     sha256: Mapped[str]
     model_size: Mapped[str]

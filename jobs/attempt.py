@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from itertools import islice
+from itertools import count, islice
 from math import exp
 from pathlib import Path
 from time import monotonic
@@ -178,8 +178,8 @@ class _Attempt:
     def transcribe(self) -> bool:
         """False: the job was taken away or cancelled meanwhile, and nothing was written."""
         with traces.span("fetch"):
-            fetch(self._job, self._work.storage, self._work.settings, check=self._beat.check, write=self._write)
-        with self._work.storage.local_path(self._job.storage_key) as self._path:
+            key = fetch(self._job, self._work.storage, self._work.settings, check=self._beat.check, write=self._write)
+        with self._work.storage.local_path(key) as self._path:
             try:
                 self._read()
             except errors.UndecodableAudio as reason:
@@ -280,11 +280,13 @@ class _Attempt:
     def _write(self, rows: list[dict[str, Any]] | None = None, **values: Any) -> None:
         """Raises LeaseLost where the attempt is not ours any more; then nothing is written."""
         ours = (Job.id == self._fence.job_id, Job.attempt == self._fence.attempt, Job.status == Status.PROCESSING)
+        tries = count()
 
         def write(session: Session) -> bool:
+            is_again = next(tries) > 0  # the COMMIT before is in doubt: it may have written the rows
             is_ours = session.scalar(update(Job).where(*ours).values(**values).returning(Job.id)) is not None
-            if is_ours and rows:  # a COMMIT in doubt may have written them
-                session.execute(insert(SegmentRow).on_conflict_do_nothing(), rows)
+            if is_ours and rows:
+                _insert(session, rows, is_again=is_again)
             if is_ours:
                 tell_watchers(session, self._fence.job_id)
             return is_ours
@@ -319,6 +321,14 @@ def _said_so_far(job: Job) -> list[SegmentText]:
         return []
     with transaction() as session:
         return read.segment_texts(session, job.id)
+
+
+def _insert(session: Session, rows: list[dict[str, Any]], *, is_again: bool) -> None:
+    """A segment that is there already is ours, from a COMMIT in doubt; else it is a bug. No text goes in silence."""
+    statement = insert(SegmentRow).on_conflict_do_nothing().returning(SegmentRow.number)
+    written = session.scalars(statement, rows).all()
+    if len(written) != len(rows) and not is_again:
+        raise RuntimeError("Segments with these numbers are there already. This is a bug.")
 
 
 def _row(job_id: uuid.UUID, number: int, segment: Segment) -> dict[str, Any]:

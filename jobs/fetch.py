@@ -1,14 +1,18 @@
-"""A recording that was submitted by its address: fetched into storage, once, before it is decoded."""
+"""A recording that was submitted by its address: fetched into storage, once, before it is decoded.
+
+Each attempt fetches under a key of its own; the fenced write that makes it the job's tells size, hash and name too.
+"""
 
 from collections.abc import Callable
 from time import monotonic
 from unicodedata import normalize
 
+import errors
 from config import Settings
 from jobs.progress import deadline_after_progress
 from models import Job
 from outbound import open_outbound
-from storage import Storage
+from storage import Storage, new_key
 
 SAID_EVERY_S = 1.0
 
@@ -20,14 +24,15 @@ def fetch(
     *,
     check: Callable[[], None],
     write: Callable[..., None],
-) -> None:
-    """Harmless where the recording is in storage already. `check` raises where the attempt must end.
+) -> str:
+    """The key of the job's recording, fetched where no attempt has done so. `check` raises where the attempt must end.
 
     `write(**columns)` notes how far it is; it raises LeaseLost. Raises FetchRefused, FetchFailed, AddressRefused.
     """
-    if job.source_url is None or storage.exists(job.storage_key):
-        return
-    with storage.create(job.storage_key) as writer:
+    if job.source_url is None or job.size_bytes:
+        return job.storage_key
+    key = new_key()
+    with storage.create(key) as writer:
         fetched = open_outbound(settings).fetch(
             job.source_url,
             writer.write,
@@ -37,7 +42,13 @@ def fetch(
         )
         writer.commit()
     size, name = fetched.size_bytes, normalize("NFC", fetched.filename or job.filename)
-    write(filename=name, size_bytes=size, sha256=fetched.sha256, download={"received_bytes": size, "total_bytes": size})
+    found = {"storage_key": key, "filename": name, "size_bytes": size, "sha256": fetched.sha256}
+    try:
+        write(**found, download={"received_bytes": size, "total_bytes": size})
+    except errors.LeaseLost:  # it is nobody's; where the database is away it may be the job's
+        storage.delete(key)
+        raise
+    return key
 
 
 class _Progress:

@@ -80,9 +80,9 @@ class Heartbeat:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._done.set()
-        self._thread.join(timeout=self._lease_s)
         self._watchdog.join()
-        faulthandler.cancel_dump_traceback_later()
+        faulthandler.cancel_dump_traceback_later()  # first: a beat that a frozen database holds up ends nobody
+        self._thread.join(timeout=self._lease_s)
 
     def check(self) -> None:
         """Raises Cancelled, LeaseLost or Draining if the attempt must end; cheap enough for every step."""
@@ -94,11 +94,10 @@ class Heartbeat:
             raise errors.Draining("The worker is shutting down.")
 
     def _run(self) -> None:
-        while not self._done.is_set():
+        while not self._done.wait(self._interval_s):  # the claim has just set the lease
             overdue = self._beat()
             if self._must_leave(overdue=overdue):
                 self._leave(LEAVE_CODE)
-            self._done.wait(self._interval_s)
 
     def _watch(self) -> None:
         """Arm a C thread of CPython's that needs no GIL: it ends the process where native code holds it for a lease.

@@ -10,11 +10,13 @@ from uuid import UUID
 import pytest
 from fastapi.testclient import TestClient
 
+import errors
 from app import create_app
 from config import Settings
 from database import transaction
 from engines.fake import encode_script
 from jobs import attempt, fetch, read
+from jobs import claim as claims
 from tests.api_client import WAV, files_below, rows
 from tests.far_server import Exchange, far_server
 from tests.processes import until
@@ -79,6 +81,49 @@ def test_an_attempt_after_the_first_does_not_fetch_again(work: attempt.Workplace
             session.connection().exec_driver_sql("UPDATE transcription_jobs SET run_at = now()")
         assert job_after(job_id, work).status == "completed"
         assert len(far.seen) == 1
+
+
+def test_what_an_attempt_fetched_and_could_not_write_down_is_fetched_again_and_described_in_full(
+    work: attempt.Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recording is committed, and then the database is away for longer than the attempt waits."""
+    named = serving(RECORDING, Content_Disposition='attachment; filename="call 7.mp3"')
+    write = attempt._Attempt._write
+
+    def fail_once(self: attempt._Attempt, rows: list[dict[str, Any]] | None = None, **values: Any) -> None:
+        if "sha256" in values and self._fence.attempt == 1:
+            raise errors.Unavailable("The database is away.")
+        write(self, rows, **values)
+
+    monkeypatch.setattr(attempt._Attempt, "_write", fail_once)
+    with far_server(named) as far:
+        job_id = submit(work.settings, far.url("/download?id=7"))
+        assert job_after(job_id, work).status == "pending"
+        with transaction() as session:
+            session.connection().exec_driver_sql("UPDATE transcription_jobs SET run_at = now()")
+        job = job_after(job_id, work)
+    assert (job.status, job.filename) == ("completed", "call 7.mp3")
+    assert (job.size_bytes, len(job.sha256)) == (len(RECORDING), 64)
+
+
+def test_what_a_lost_attempt_fetches_late_neither_stays_nor_takes_the_new_ones_away(
+    work: attempt.Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It wakes after another attempt has fetched, and finds at its write that the job is no longer its own."""
+    write, done = attempt._Attempt._write, list[str]()
+
+    def lose(self: attempt._Attempt, rows: list[dict[str, Any]] | None = None, **values: Any) -> None:
+        if "sha256" in values and self._fence.attempt == 1:
+            claims.release(self._fence, reason="lost", patience_s=1)
+            done.append(job_after(job_id, work).status)
+        write(self, rows, **values)
+
+    monkeypatch.setattr(attempt._Attempt, "_write", lose)
+    with far_server(serving(RECORDING)) as far:
+        job_id = submit(work.settings, far.url())
+        job = job_after(job_id, work)
+    assert (done, job.status) == (["completed"], "completed")
+    assert files_below(work.settings.storage_dir) == [work.settings.storage_dir / job.storage_key]
 
 
 def test_a_form_and_a_multipart_form_may_name_an_address_too(open_to_loopback: Settings) -> None:

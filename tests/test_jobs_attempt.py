@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from threading import Event
 from time import monotonic
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -224,3 +225,19 @@ def test_what_no_worker_could_do_for_long_is_a_dead_letter_that_says_so(
     with transaction() as session:
         (letter,) = session.scalars(select(ErrorLog).where(ErrorLog.job_id == job_id))
     assert letter.message == "Its files are missing. (no worker could do it for 86400 s)"
+
+
+def test_a_segment_whose_number_is_taken_is_never_dropped_in_silence(
+    work: attempt.Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = job_of_windows(work)
+    save = attempt._Attempt._save
+
+    def count_wrongly(self: attempt._Attempt, *args: Any) -> None:
+        save(self, *args)
+        self._count = 0
+
+    monkeypatch.setattr(attempt._Attempt, "_save", count_wrongly)
+    attempt.run(job_id, work)
+    job = job_now(job_id)
+    assert (job.status, job.failures, job.error_code) == ("pending", 1, "internal_error")
