@@ -21,6 +21,7 @@ ServiceError
 │   ├── EngineBroken            the device is in an unknown state: leave the process
 │   ├── EngineCrashed           a window that killed the engine server: counted as a crash
 │   │   └── LoadCrashed          a model whose load did: a smaller one is tried
+│   ├── EngineStalled           the engine server is there and does not answer: no fault of the recording
 │   ├── ModelUnavailable        not cached, not downloadable, not allowed
 │   │   └── DownloadFailed      the hub did not answer: retried
 │   └── PoolTimeout             every instance stayed busy
@@ -186,6 +187,10 @@ class EngineCrashed(EngineError):
 
 class LoadCrashed(EngineCrashed):
     """Of the same code: for callers the difference is in the message."""
+
+
+class EngineStalled(EngineError):
+    code = "engine_stalled"
 
 
 class ModelUnavailable(EngineError):
