@@ -24,6 +24,7 @@ ServiceError
 │   ├── ModelUnavailable        not cached, not downloadable, not allowed
 │   │   └── DownloadFailed      the hub did not answer
 │   ├── EngineUnavailable       no device, or a model that cannot be loaded for another reason
+│   │   └── EngineStalled       the engine server is there and does not answer
 │   └── PoolTimeout             every instance stayed busy
 ├── StorageError                StorageFull 507 · StorageAway 503 · FileMissing
 └── Interrupted                 no fault of the job: LeaseLost · Cancelled · Draining
@@ -199,6 +200,10 @@ class DownloadFailed(ModelUnavailable):
 
 class EngineUnavailable(EngineError):
     code = "engine_unavailable"
+
+
+class EngineStalled(EngineUnavailable):
+    code = "engine_stalled"
 
 
 class PoolTimeout(EngineError):

@@ -16,10 +16,15 @@ from engines.supervisor import is_supervised
 from engines.wire import LOADING, QUEUED, RUNNING, Arena, Line
 
 CONNECT_WITHIN_S = 120.0  # a server that is started again loads libraries first
+ANSWER_WITHIN_S = 60.0  # a server that is well answers what it knows at once, even on a busy machine
+WORK_WITHIN_S = 3600.0  # a load may download, and rows wait for their turn, while the server answers `ping`
 TRY_EVERY_S = 0.1
 DEATHS_ALLOWED = 1  # of the server while it worked on one row; after the first the row runs alone
 
-_ERRORS = {kind.__name__: kind for kind in (errors.OutOfMemory, errors.ModelUnavailable, errors.DownloadFailed)}
+_TOLD = (
+    errors.OutOfMemory, errors.EngineUnavailable, errors.EngineStalled, errors.ModelUnavailable, errors.DownloadFailed,
+)  # fmt: skip
+_ERRORS = {kind.__name__: kind for kind in _TOLD}
 
 
 class _Gone(Exception):
@@ -33,9 +38,12 @@ class _Gone(Exception):
 class Link:
     """One a child and device."""
 
-    def __init__(self, connect: Callable[[], socket.socket], *, slots: int) -> None:
+    def __init__(
+        self, connect: Callable[[], socket.socket], *, slots: int, answer_within_s: float = ANSWER_WITHIN_S
+    ) -> None:
         """`connect` is asked again whenever the server went away; what it raises, `ask` raises."""
         self._connect = connect
+        self._answer_within_s = answer_within_s
         self.arena = Arena.create(slots)
         self._free: Queue[int] = Queue()
         for slot in range(slots):
@@ -46,28 +54,39 @@ class Link:
         self._line: Line | None = None
         self._asked: dict[int, Future[dict[str, Any]]] = {}
 
-    def ask(self, operation: str, **fields: Any) -> dict[str, Any]:
-        """Raises what the server raised; Unavailable where none came back in time."""
+    def ask(self, operation: str, *, within_s: float | None = None, **fields: Any) -> dict[str, Any]:
+        """What the server can tell at once. Raises what it raised, EngineStalled where it does not answer in time.
+
+        EngineUnavailable where no server comes back.
+        """
+        within_s = within_s or self._answer_within_s
+        until = monotonic() + within_s
         while True:
             try:
-                return self._exchange({"op": operation, **fields})
+                return self._exchange({"op": operation, **fields}, within_s)
             except _Gone:
-                continue
+                if monotonic() > until:
+                    raise _stalled() from None
 
     def ask_about(self, slot: int, operation: str, **fields: Any) -> dict[str, Any]:
         """As `ask`, about what is in a slot. Raises EngineCrashed where that kills one server after another.
 
         A death counts for who may have caused it: who loads, where a model was being opened; else who runs.
         """
-        deaths = 0
+        deaths, until = 0, monotonic() + WORK_WITHIN_S
         while True:
             self.arena.set_state(slot, QUEUED)
             try:
-                return self._exchange({"op": operation, "slot": slot, "alone": deaths > 0, **fields})
+                return self._exchange({"op": operation, "slot": slot, "alone": deaths > 0, **fields}, WORK_WITHIN_S)
             except _Gone as death:
                 deaths += self.arena.state(slot) == (LOADING if death.loading else RUNNING)
                 if deaths > DEATHS_ALLOWED:
                     raise _crash(loading=death.loading) from None
+                if monotonic() > until:
+                    raise _stalled() from None
+
+    def unload(self, size: str) -> None:
+        self.ask("unload", within_s=WORK_WITHIN_S, size=size)
 
     def load(self, size: str, compute_type: str) -> dict[str, Any]:
         """Have the server hold a model. Raises what loading it raised, LoadCrashed where that kills the server."""
@@ -83,12 +102,10 @@ class Link:
             self._free.put(slot)
 
     def close(self) -> None:
-        with self._lock:
-            line, self._line = self._line, None
-        if line is not None:
-            line.close()
+        if (line := self._line) is not None:
+            self._lost(line)
 
-    def _exchange(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _exchange(self, request: dict[str, Any], within_s: float) -> dict[str, Any]:
         answer: Future[dict[str, Any]] = Future()
         request["id"] = next(self._ids)
         with self._lock:
@@ -98,22 +115,36 @@ class Link:
             line.send(request)
         except OSError:
             self._lost(line)
-        found = answer.result()
+        try:
+            found = self._awaited(answer, within_s)
+        finally:
+            with self._lock:
+                self._asked.pop(request["id"], None)
         if "error" in found:
             kind = _ERRORS.get(found["error"]["type"], errors.EngineError)
             raise kind(found["error"]["message"])
         return found
 
-    def _connected(self) -> Line:
+    def _awaited(self, answer: "Future[dict[str, Any]]", within_s: float) -> dict[str, Any]:
+        """Where it may take long, ask now and then whether the server is there. Raises EngineStalled."""
+        until = monotonic() + within_s
         while True:
-            line = Line(self._connect())
             try:
-                line.send_arena(self.arena)
-            except OSError:
-                line.close()
-            else:
-                Thread(target=self._hear, args=(line,), name="engine-answers", daemon=True).start()
-                return line
+                return answer.result(min(within_s, self._answer_within_s))
+            except TimeoutError:
+                if within_s <= self._answer_within_s or monotonic() > until:
+                    raise _stalled() from None
+                self.ask("ping")
+
+    def _connected(self) -> Line:
+        line = Line(self._connect())
+        try:
+            line.send_arena(self.arena)
+        except OSError:
+            line.close()
+            raise _Gone(loading=False) from None
+        Thread(target=self._hear, args=(line,), name="engine-answers", daemon=True).start()
+        return line
 
     def _hear(self, line: Line) -> None:
         try:
@@ -140,6 +171,10 @@ class Link:
             answer.set_exception(_Gone(loading=loading))
 
 
+def _stalled() -> errors.EngineStalled:
+    return errors.EngineStalled("The engine server does not answer: its device or its driver hangs, or it was stopped.")
+
+
 def _crash(*, loading: bool) -> errors.EngineCrashed:
     if loading:
         return errors.LoadCrashed(
@@ -149,17 +184,19 @@ def _crash(*, loading: bool) -> errors.EngineCrashed:
 
 
 def connect_to(path: Path, on_dead: Callable[[], object]) -> socket.socket:
-    """Wait for the server at `path`. Raises Unavailable, after `on_dead`, where it does not come back."""
+    """Wait for the server at `path`. Raises EngineUnavailable, after `on_dead`, where it does not come back."""
     until = monotonic() + CONNECT_WITHIN_S
     while True:
         sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(TRY_EVERY_S)  # a server that hangs accepts nobody, and in the end nobody can even knock
         try:
             sock.connect(str(path))
         except OSError:
             sock.close()
         else:
+            sock.settimeout(None)
             return sock
         if monotonic() > until or not is_supervised(path):
             on_dead()
-            raise errors.Unavailable("The engine server does not answer; its worker starts anew.")
+            raise errors.EngineUnavailable("The engine server does not come back; its worker starts anew.")
         Event().wait(TRY_EVERY_S)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
 from itertools import repeat
+from math import inf
 from pathlib import Path
 from threading import local
 from types import SimpleNamespace
@@ -23,7 +24,7 @@ from engines.link import Link
 from engines.passes import Passes
 from engines.readings import Reading, believed
 from engines.wire import FRAMES
-from errors import EngineError, ServiceError
+from errors import EngineError, EngineStalled, ServiceError
 from transcript import DecodeOptions, Segment
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 FRAMES_PER_S = 100
 SHORT_STEP = 500  # frames: few lengths, so that windows still find others to share a batch with
 AFTER_S = 1.0  # of silence, that tells Whisper that the speech has ended
+STATS_WITHIN_S = 10.0  # a little more than the server gives its device to say how it is
 ENOUGH_BYTES = 1 << 50  # children hold tokenizers only: the server's pool keeps the budget
 
 
@@ -85,11 +87,11 @@ class WhisperEngine:
 
     def unload(self, size: str) -> None:
         name = catalog.canonical(size)
-        self._have_all(lambda link: link.ask("unload", size=name))
+        self._have_all(lambda link: link.unload(name))
 
     def pool_stats(self, pool: dict[str, Any]) -> list[dict[str, Any]]:
-        """Of each device's server: this process holds no weights."""
-        return [link.ask("stats") for link in self._links]
+        """Of each device's server: this process holds no weights. Raises EngineStalled where one does not answer."""
+        return [_stats(link) for link in self._links]
 
     def _have_all(self, do: Callable[[Link], object]) -> None:
         """What one device refuses, the others still do. Raises what the first one refused with."""
@@ -155,9 +157,7 @@ class WindowedModel:
     def _least_busy(self) -> Link:
         if len(self._links) == 1:
             return self._links[0]
-        stats = [link.ask("stats") for link in self._links]
-        load = [one["waiting_windows"] + one["running_windows"] for one in stats]
-        return self._links[load.index(min(load))]
+        return min(self._links, key=_windows_at)
 
     def _transcribe(
         self, window: "Audio", speech: "Speech | None", options: DecodeOptions, link: Link
@@ -234,6 +234,19 @@ class _RemoteWhisper:
         fields = {"start_sequence": list(start_sequence), "text_tokens": tokens, "num_frames": num_frames}
         row = self._model.ask("align", urgent=self._caller.urgent, options=options, **fields)
         return [SimpleNamespace(alignments=row["alignments"], text_token_probs=row["text_token_probs"])]
+
+
+def _stats(link: Link) -> dict[str, Any]:
+    return link.ask("stats", within_s=STATS_WITHIN_S)
+
+
+def _windows_at(link: Link) -> float:
+    """Of a server that does not say how many: more than at any other."""
+    try:
+        stats = _stats(link)
+    except EngineStalled:
+        return inf
+    return float(stats["waiting_windows"] + stats["running_windows"])
 
 
 def import_libraries() -> None:

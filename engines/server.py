@@ -31,6 +31,7 @@ from telemetry.events import emit
 from telemetry.logs import configure_logs
 
 Request = dict[str, Any]
+STATS_WITHIN_S = 5.0
 
 
 @dataclass(slots=True, eq=False)
@@ -90,6 +91,7 @@ class Server:
         self._pool = pool
         self._lanes = lanes
         self._children = children
+        self._counting = Lock()
 
     def start(self) -> None:
         self._lanes.start()
@@ -119,8 +121,10 @@ class Server:
             case "device":
                 compute_type = self._loader.resolve("base", "default")[1]
                 child.answer(request, {"compute_type": compute_type, "windows": self._loader.lanes * self._loader.most})
+            case "ping":
+                child.answer(request, {"waited": child.waited.take()})
             case "stats":
-                child.answer(request, self._stats())
+                Thread(target=self._tell_stats, args=(child, request), daemon=True).start()
             case "load":
                 Thread(target=self._load, args=(child, request), daemon=True).start()
             case "unload":
@@ -145,6 +149,18 @@ class Server:
             child.answer(request, {})
         except Exception as error:  # noqa: BLE001 whoever asked must hear of it
             child.refuse(request, translate(error))
+
+    def _tell_stats(self, child: Child, request: Request) -> None:
+        """On a thread of its own, since a driver that hangs answers nothing about memory; and on no more than one."""
+        if not self._counting.acquire(timeout=STATS_WITHIN_S):
+            child.refuse(request, errors.EngineStalled("The device does not say how it is."))
+            return
+        try:
+            child.answer(request, self._stats())
+        except Exception as error:  # noqa: BLE001 whoever asked must hear of it
+            child.refuse(request, translate(error))
+        finally:
+            self._counting.release()
 
     def _stats(self) -> dict[str, Any]:
         (stats,) = self._loader.pool_stats({**self._pool.get_stats(), **self._lanes.stats()})

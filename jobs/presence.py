@@ -101,7 +101,10 @@ def is_alive(host: str, settings: Settings) -> bool:
 
 
 class Presence:
-    """Signs in again and again, on a thread. Where the database is away a sign is missed, nothing more."""
+    """Signs in again and again, on a thread. Where the database is away a sign is missed, nothing more.
+
+    Another thread counts: a sign of life waits for no engine, and tells what was counted last.
+    """
 
     def __init__(
         self,
@@ -122,10 +125,13 @@ class Presence:
         self._illness = illness
         self._orders = Watch()
         self._done = Event()
+        self._counted: Mapping[str, Any] = {}
         self._thread = Thread(target=self._run, name="presence", daemon=True)
+        self._counter = Thread(target=self._count, name="statistics", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
+        self._counter.start()
 
     def stop(self) -> None:
         self._done.set()
@@ -135,7 +141,7 @@ class Presence:
     def _run(self) -> None:
         while not self._done.is_set():
             self._look_for_orders()  # first, so that whoever is seen alive obeys what is ordered from then on
-            _attempt(lambda: sign_in(self._identity, self._counted(), self._illness()))
+            _attempt(lambda: sign_in(self._identity, self._counted, self._illness()))
             self._done.wait(self._interval_s)
 
     def _look_for_orders(self) -> None:
@@ -151,12 +157,14 @@ class Presence:
         except Exception as error:  # noqa: BLE001 orders that cannot be read must not make the child look dead
             emit("presence.orders_failed", reason=type(error).__name__)
 
-    def _counted(self) -> Mapping[str, Any]:
-        try:
-            return self._stats()
-        except Exception as error:  # noqa: BLE001 statistics that fail must not make the child look dead
-            emit("presence.statistics_failed", reason=type(error).__name__)
-            return {}
+    def _count(self) -> None:
+        while not self._done.is_set():
+            try:
+                self._counted = self._stats()
+            except Exception as error:  # noqa: BLE001 the next count may succeed
+                emit("presence.statistics_failed", reason=type(error).__name__)
+                self._counted = {}
+            self._done.wait(self._interval_s)
 
 
 def _attempt(action: Callable[[], None]) -> None:

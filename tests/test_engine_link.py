@@ -2,23 +2,24 @@
 
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
 
 from engines.link import Link, connect_to
-from engines.server import Child, Children
+from engines.server import Child, Children, Server
 from engines.wire import LOADING, QUEUED, RUNNING, Arena, Line
-from errors import EngineCrashed, LoadCrashed
+from errors import EngineCrashed, EngineStalled, EngineUnavailable, LoadCrashed
 from jobs.fallback import Fallback
 from model_pool import ModelPool
 from tests.processes import until
 from tests.test_engine_conformance import OPTIONS, decoded, text
-from tests.test_engine_server import engine_at, model_of, poisoned_server
+from tests.test_engine_server import engine_at, model_of, poisoned_server, row, stub_server
 
 pytestmark = pytest.mark.timeout(180)
 Request = dict[str, Any]
@@ -47,7 +48,7 @@ def scripted_server(folder: Path, life: Life) -> Iterator[tuple[Link, list[Reque
         listener.bind(str(path))
         listener.listen()
         Thread(target=listen, args=(listener,), daemon=True).start()
-        link = Link(partial(connect_to, path, int), slots=2)
+        link = Link(partial(connect_to, path, int), slots=2, answer_within_s=0.2)
         yield link, asked
         link.close()
         listener.shutdown(socket.SHUT_RDWR)
@@ -101,6 +102,84 @@ def test_a_death_that_somebody_else_caused_counts_for_nobody_else(tmp_path: Path
         assert [one["alone"] for one in asked] == [False] * 6
 
 
+def hangs(line: Line, arena: Arena, request: Request) -> None:
+    """It accepts, reads, and never answers."""
+    with suppress(EOFError):
+        while True:
+            line.receive()
+
+
+QUESTIONS: dict[str, Callable[[Link], object]] = {
+    "stats": lambda link: link.ask("stats"),
+    "a row": lambda link: link.ask_about(0, "generate"),
+    "a load": lambda link: link.load("base", "int8"),
+    "an unload": lambda link: link.unload("base"),
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_server_that_hangs_is_waited_for_no_longer_than_it_may(tmp_path: Path, question: str) -> None:
+    with scripted_server(tmp_path, hangs) as (link, _), pytest.raises(EngineStalled, match="does not answer"):
+        QUESTIONS[question](link)
+    assert not link._asked
+
+
+def test_a_server_that_dies_of_every_question_is_not_asked_for_ever(tmp_path: Path) -> None:
+    with scripted_server(tmp_path, lambda *_: None) as (link, _), pytest.raises(EngineStalled):
+        link.ask("stats")
+
+
+def test_what_takes_long_is_waited_for_while_the_server_answers_otherwise(tmp_path: Path) -> None:
+    """And meanwhile the child hears how long it waits for the device."""
+
+    def works(line: Line, arena: Arena, request: Request) -> None:
+        for _ in range(3):
+            ping = line.receive()
+            assert ping["op"] == "ping"
+            line.send({"id": ping["id"], "waited": 0.5})
+        line.send({"id": request["id"], "tokens": [1]})
+        hangs(line, arena, request)
+
+    with scripted_server(tmp_path, works) as (link, _), link.slot() as slot:
+        assert link.ask_about(slot, "generate")["tokens"] == [1]
+        assert link.waited_seconds == 1.5
+
+
+def test_a_server_at_whose_door_too_many_wait_is_knocked_at_in_vain_for_a_while_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was stopped, and accepts nobody: a connect would block."""
+    monkeypatch.setattr("engines.link.CONNECT_WITHIN_S", 0.3)
+    path = tmp_path / "stopped"
+    with ExitStack() as sockets:
+        listener = sockets.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(str(path))
+        listener.listen(1)
+        with suppress(BlockingIOError):
+            while True:
+                sock = sockets.enter_context(socket.socket(socket.AF_UNIX))
+                sock.setblocking(False)
+                sock.connect(str(path))
+        with pytest.raises(EngineUnavailable):
+            connect_to(path, int)
+
+
+def test_a_device_that_does_not_say_how_it_is_holds_up_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a GPU's driver may hang that is asked for its memory."""
+    asked, go_on = Event(), Event()
+    monkeypatch.setattr("engines.server.STATS_WITHIN_S", 0.1)
+    monkeypatch.setattr(Server, "_stats", lambda _: {"asked": asked.set(), "went on": go_on.wait(20)})
+    with stub_server(tmp_path, rows=8) as (_, link), ThreadPoolExecutor(1) as pool:
+        first = pool.submit(link.ask, "stats")
+        assert asked.wait(20)
+        for _ in range(3):
+            with pytest.raises(EngineStalled):
+                link.ask("stats")
+        assert row(link, 1) == 1
+        go_on.set()
+        assert first.result(20)["went on"]
+
+
 def test_every_child_sees_that_a_model_is_being_opened() -> None:
     children = Children()
     lines = [Line(sock) for sock in socket.socketpair()]
@@ -129,8 +208,8 @@ def test_a_job_whose_model_kills_every_server_goes_on_with_a_smaller_one_and_nob
         assert text(fallback.run(lambda model: model.transcribe([window], OPTIONS))[0]) == undisturbed
         assert fallback.rung.size == "base"
         until(lambda: statuses == [9, 9])
-        assert text(innocent.transcribe([window], OPTIONS)[0]) == undisturbed
         strict = Fallback(ModelPool(engine_at(path), size=2, max_size=2, allow_smaller=False), "small")
         with pytest.raises(LoadCrashed):
             strict.run(lambda model: model.transcribe([window], OPTIONS))
-        until(lambda: statuses == [9] * 4)
+        assert text(innocent.transcribe([window], OPTIONS)[0]) == undisturbed
+        assert statuses == [9] * 4

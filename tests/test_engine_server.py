@@ -29,7 +29,7 @@ from engines.link import Link, connect_to
 from engines.raw import batch_key
 from engines.server import Children, Server
 from engines.wire import SEND_WITHIN_S, Arena, Line
-from errors import EngineCrashed, OutOfMemory, Unavailable
+from errors import EngineCrashed, EngineUnavailable, OutOfMemory
 from model_pool import ModelPool
 from tests.conftest import ROOT
 from tests.engine_server import engine_server
@@ -212,7 +212,7 @@ def test_a_child_that_dies_leaves_nothing_waiting(path: Path, windows: list[Audi
 def test_a_server_whose_supervisor_is_gone_is_not_waited_for(tmp_path: Path) -> None:
     told: list[str] = []
     engine = open_engine(Settings(), [tmp_path / "engine"], on_dead=lambda: told.append("dead"))
-    with pytest.raises(Unavailable, match="starts anew"):
+    with pytest.raises(EngineUnavailable, match="starts anew"):
         engine.load("demo", "default")
     assert told == ["dead"]
 

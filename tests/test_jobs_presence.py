@@ -1,14 +1,21 @@
 """Signs of life: a process is there while it signs in, and nobody is taken for somebody else."""
 
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from threading import Event
+from time import sleep
 from typing import Any
 
+import psutil
 import pytest
 from sqlalchemy import select, text
 
 from config import Settings
 from database import transaction
+from engines import open_engine
 from jobs.presence import Identity, Presence, interval_s, is_alive, new_birth, sign_in, sign_out
 from models import Process
 from tests.checker import (
@@ -20,6 +27,8 @@ from tests.checker import (
     take,
     worker_falls_silent,
 )
+from tests.conftest import ROOT
+from tests.engine_server import engine_server
 from tests.processes import until
 
 CHILD = Identity("worker", "host", 1, 7, ("transcription.high",))
@@ -105,13 +114,55 @@ def test_a_child_whose_statistics_fail_is_still_alive(often: Settings) -> None:
         presence.stop()
 
 
+def forget_signs() -> None:
+    with transaction() as session:
+        session.execute(text("UPDATE processes SET seen_at = now() - interval '1 h'"))
+
+
+def test_a_sign_of_life_waits_for_no_statistics(often: Settings) -> None:
+    """They are told later, as they were counted last."""
+    go_on = Event()
+    presence = Presence(CHILD, often, lambda: {"counted": go_on.wait(20)})
+    presence.start()
+    try:
+        until(signs, 5)
+        assert signs()[CHILD.name].stats == {}
+        forget_signs()
+        until(lambda: is_alive("host", often), 5)
+        go_on.set()
+        until(lambda: signs()[CHILD.name].stats == {"counted": True}, 5)
+    finally:
+        go_on.set()
+        presence.stop()
+
+
+@pytest.mark.timeout(120)
+def test_a_child_whose_engine_server_hangs_is_alive_and_its_container_healthy(often: Settings) -> None:
+    with engine_server() as path:
+        engine = open_engine(Settings(), [path])
+        server = psutil.Process(engine.pool_stats({})[0]["pid"])
+        ours = replace(CHILD, host=socket.gethostname())
+        presence = Presence(ours, often, lambda: {"devices": engine.pool_stats({})})
+        presence.start()
+        try:
+            until(lambda: signs().get(ours.name) and signs()[ours.name].stats.get("devices"))
+            server.suspend()
+            sleep(3 * interval_s(often))  # by now somebody waits for statistics
+            forget_signs()
+            until(lambda: is_alive(ours.host, often), 5)
+            health = subprocess.run((sys.executable, "-m", "jobs.presence"), cwd=ROOT, check=False, timeout=60)
+            assert health.returncode == 0
+        finally:
+            server.kill()
+            presence.stop()
+
+
 def test_a_container_is_healthy_while_a_process_of_its_host_signs(database: Settings) -> None:
     sign_in(CHILD)
     assert is_alive("host", database)
     assert not is_alive("hos", database)
     assert not is_alive("%", database)
-    with transaction() as session:
-        session.execute(text("UPDATE processes SET seen_at = now() - interval '1 h'"))
+    forget_signs()
     assert not is_alive("host", database)
 
 
