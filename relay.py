@@ -7,12 +7,13 @@ import os
 import select
 import signal
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from math import inf
 from threading import Event
 from time import monotonic, time
 from types import FrameType
+from uuid import UUID
 
 import psycopg2
 from psycopg2 import extensions
@@ -40,6 +41,15 @@ FORGET_EVERY_S = 60
 class Instant:
     monotonic: float = field(default_factory=monotonic)  # stands still while the machine sleeps
     wall: float = field(default_factory=time)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """What to ring in one tick."""
+
+    jobs: Sequence[sweep.Doorbell] = ()
+    letters: Sequence[UUID] = ()
+    deliveries: Sequence[doorbells.Doorbell] = ()
 
 
 class Relay:
@@ -110,20 +120,32 @@ class Relay:
             presence.sign_in(self._identity, self._housekeeper.stats())
 
     def _ring(self) -> int:
-        """How many jobs; a transaction of its own: Redis being away must not undo what the database has decided."""
+        """How many jobs. Redis is asked before the transaction and told after it: no row is locked meanwhile."""
         try:
+            lengths = tasks.queue_lengths()
             with transaction() as session:
-                return self._ring_all(session) if sweep.try_lead(session) else 0
+                chosen = self._choose(session, lengths) if sweep.try_lead(session) else _Chosen()
+            self._publish(chosen)
+            return len(chosen.jobs)
         except tasks.BROKER_ERRORS as reason:
             emit("relay.redis_away", reason=type(reason).__name__)
             return 0
 
-    def _ring_all(self, session: Session) -> int:
-        length = tasks.queue_length
-        rung = sweep.ring_waiting(session, self._settings, queue_length=length, ring=tasks.ring)
-        sweep.ring_dead_letters(session, queue_length=length, ring=tasks.ring_dead_letter)
-        doorbells.ring_due(session, self._settings, queue_length=partial(length, WEBHOOKS), ring=tasks.ring_webhook)
-        return rung
+    def _choose(self, session: Session, lengths: dict[str, int]) -> "_Chosen":
+        return _Chosen(
+            sweep.choose_waiting(session, self._settings, lengths),
+            sweep.choose_dead_letters(session, lengths),
+            doorbells.choose_due(session, self._settings, length=lengths[WEBHOOKS]),
+        )
+
+    def _publish(self, chosen: "_Chosen") -> None:
+        try:
+            tasks.publish(chosen.jobs, chosen.letters, chosen.deliveries)
+        except tasks.BROKER_ERRORS:
+            with transaction() as session:  # where this fails too, they are rung again after REPUBLISH_SECONDS
+                sweep.unring(session, chosen.jobs)
+                doorbells.unring(session, chosen.deliveries)
+            raise
 
     def _wait(self) -> None:
         """Until somebody notifies or a tick has passed; without a listening connection, just the tick."""

@@ -1,19 +1,19 @@
 """Every Celery task, and the only place that sends one. Tasks are short: the work is in `jobs/` and `webhooks/`."""
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import redis
-from kombu.exceptions import OperationalError
+from kombu.exceptions import BatchPublishError, OperationalError  # type: ignore[attr-defined]
 
 import errors
 from celery_app import app
 from config import Settings, get_settings
 from database import transaction
 from jobs import claim, dead
-from jobs.routing import DLQ, WEBHOOKS
+from jobs.routing import DLQ, QUEUES, WEBHOOKS
 from jobs.sweep import Doorbell
 from telemetry import traces
 from telemetry.events import emit
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 REDIS_TIMEOUT_S = 2
 
 
-BROKER_ERRORS = (redis.RedisError, OperationalError, OSError)
+BROKER_ERRORS = (redis.RedisError, OperationalError, BatchPublishError, OSError)
 
 
 class _Child:
@@ -88,22 +88,21 @@ def _outbound(settings: Settings) -> "Outbound":
     return open_outbound(settings)
 
 
-def ring_webhook(doorbell: doorbells.Doorbell) -> None:
-    deliver_webhook.apply_async(
-        args=(str(doorbell.delivery_id),), queue=WEBHOOKS, task_id=f"{doorbell.delivery_id}.{doorbell.tries + 1}"
-    )
-
-
-def ring(doorbell: Doorbell) -> None:
-    transcribe.apply_async(
-        args=(str(doorbell.job_id),),
-        queue=doorbell.queue,
-        task_id=f"{doorbell.job_id}.{doorbell.attempt}",
-    )
-
-
-def ring_dead_letter(error_id: uuid.UUID) -> None:
-    dead_letter.apply_async(args=(str(error_id),), queue=DLQ, task_id=str(error_id))
+def publish(
+    jobs: Sequence[Doorbell] = (), letters: Sequence[uuid.UUID] = (), deliveries: Sequence[doorbells.Doorbell] = ()
+) -> None:
+    """All in one pipeline. Raises one of BROKER_ERRORS; then it is not known which of them have arrived."""
+    if not (jobs or letters or deliveries):
+        return
+    with app.producer_pool.acquire(block=True) as producer, producer.batch():  # type: ignore[attr-defined]
+        for job in jobs:
+            name = f"{job.job_id}.{job.attempt}"
+            transcribe.apply_async((str(job.job_id),), queue=job.queue, task_id=name, producer=producer)
+        for letter in letters:
+            dead_letter.apply_async((str(letter),), queue=DLQ, task_id=str(letter), producer=producer)
+        for one in deliveries:
+            name = f"{one.delivery_id}.{one.tries + 1}"
+            deliver_webhook.apply_async((str(one.delivery_id),), queue=WEBHOOKS, task_id=name, producer=producer)
 
 
 @lru_cache
@@ -113,8 +112,12 @@ def redis_client() -> "redis.Redis":
     return redis.Redis.from_url(url, socket_timeout=REDIS_TIMEOUT_S, socket_connect_timeout=REDIS_TIMEOUT_S)
 
 
-def queue_length(queue: str) -> int:
-    return int(redis_client().llen(queue))
+def queue_lengths() -> dict[str, int]:
+    """Messages in each queue, in one question."""
+    with redis_client().pipeline(transaction=False) as pipeline:
+        for queue in QUEUES:
+            pipeline.llen(queue)
+        return dict(zip(QUEUES, map(int, pipeline.execute()), strict=True))
 
 
 def redis_answers() -> bool:

@@ -23,6 +23,7 @@ from bench.waiting_tables import Side, connected, fill, servers, side, sign_in_w
 from config import get_settings
 from database import transaction
 from jobs import claim, housekeeping, read, sweep
+from jobs.routing import QUEUES
 from jobs.states import Status
 from models import Job, Result
 from storage import open_storage
@@ -64,7 +65,6 @@ Sides = tuple[Side, Side]
 def ticks(count: int) -> list[float]:
     """As relay.py does it, with queues that have been emptied since the last one."""
     settings = get_settings()
-    rung: list[object] = []
 
     def tick() -> None:
         with transaction() as session:
@@ -72,8 +72,8 @@ def ticks(count: int) -> list[float]:
                 sweep.expire_leases(session, settings)
         with transaction() as session:
             if sweep.try_lead(session):
-                sweep.ring_waiting(session, settings, queue_length=lambda _: 0, ring=rung.append)
-                sweep.ring_dead_letters(session, queue_length=lambda _: 0, ring=rung.append)
+                sweep.choose_waiting(session, settings, dict.fromkeys(QUEUES, 0))
+                sweep.choose_dead_letters(session, dict.fromkeys(QUEUES, 0))
 
     return latencies(tick, count)
 

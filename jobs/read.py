@@ -210,6 +210,13 @@ def slots(session: Session, *, within_s: float) -> int:
     return session.scalar(children) or 0
 
 
+def drawn_queues(session: Session, *, within_s: float) -> list[set[str]]:
+    """The queues of each transcriber that is well: as many jobs as there are of them can run at once."""
+    seen = Process.seen_at > func.now() - timedelta(seconds=within_s)
+    well = select(Process.queues).where(Process.kind == "worker", seen, Process.illness.is_(None))
+    return [set(queues) for queues in session.scalars(well) if queues != [WEBHOOKS]]
+
+
 def waiting_jobs(session: Session, *, counted: int = COUNTED) -> int:
     """Counted one by one up to `counted`; beyond, as many as PostgreSQL's statistics say."""
     some = _some_waiting(counted).subquery()

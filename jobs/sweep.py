@@ -4,11 +4,11 @@ One relay at a time: a transaction-level advisory lock, which a frozen leader lo
 """
 
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from config import Settings
@@ -23,6 +23,8 @@ from telemetry.events import emit
 
 LEADER_LOCK = 7_203_412
 SMALLEST_WINDOW = 4  # doorbells a queue holds at least, so that a pick-up never waits for the relay
+CLASSES = (routing.HIGH, routing.NORMAL, routing.RETRY)  # of jobs, each with its queue
+NEVER_S = 1e9
 EXPIRE_AT_MOST = 100  # jobs a tick
 FORGET_PROCESSES_AFTER = timedelta(hours=1)
 
@@ -72,45 +74,76 @@ def _is_worker_alive(session: Session, job: Job, settings: Settings) -> bool:
     return session.scalar(select(Process.id).where(Process.worker == worker, seen).limit(1)) is not None
 
 
-def ring_waiting(
-    session: Session, settings: Settings, *, queue_length: Callable[[str], int], ring: Callable[[Doorbell], None]
-) -> int:
-    """Fill each queue up to its window with jobs that are due, callers in turn. A doorbell rung twice is harmless."""
-    window = max(SMALLEST_WINDOW, 2 * read.slots(session, within_s=settings.lease_seconds))
-    rung = 0
-    for queue in (routing.HIGH, routing.NORMAL, routing.RETRY):
-        room = window - queue_length(queue)
-        for doorbell in _choose(session, queue, settings, room=room, window=window) if room > 0 else ():
-            ring(doorbell)
-            rung += 1
-    return rung
+def choose_waiting(session: Session, settings: Settings, lengths: Mapping[str, int]) -> list[Doorbell]:
+    """Mark as rung what fills each queue up to its window: jobs that are due, callers in turn.
+
+    The caller publishes them after its COMMIT, so that a claim never waits for Redis. A doorbell rung twice is
+    harmless. `lengths`: messages in each queue.
+    """
+    drawn = read.drawn_queues(session, within_s=settings.lease_seconds)
+    window = max(SMALLEST_WINDOW, 2 * len(drawn))
+    held, chosen = dict(lengths), list[Doorbell]()
+    for queue in CLASSES:
+        way = _Way.of_class(queue, session, settings, drawn, window)
+        if (room := window - held[way.queue]) > 0:
+            found = _choose(way, room, is_whole=held[way.queue] >= _rung(session, way.queue))
+            held[way.queue] += len(found)
+            chosen += found
+    return chosen
 
 
-def _choose(session: Session, queue: str, settings: Settings, *, room: int, window: int) -> list[Doorbell]:
-    if queue == routing.RETRY:
-        return _due_again(session, queue, settings, Job.retrying.is_(True), limit=room)
-    own = _in_turn(session, queue, "high" if queue == routing.HIGH else "normal", settings, room=room, window=window)
-    if queue != routing.HIGH:
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How the jobs of a class reach a worker in this tick."""
+
+    session: Session
+    settings: Settings
+    of: str  # the queue of their class
+    queue: str  # where they are rung
+    window: int
+    waited_s: float  # only those that are due for so long
+    is_retry_alone: bool  # whether somebody draws from the retry queue and from none of the others
+
+    @classmethod
+    def of_class(
+        cls, queue: str, session: Session, settings: Settings, drawn: Sequence[set[str]], window: int
+    ) -> "_Way":
+        """In a queue that nobody draws from jobs would be stuck. A worker that only starts anew is waited for first."""
+        served = [one for one in CLASSES if any(one in queues for queues in drawn)]
+        target = queue if queue in served or not served else served[0]
+        waited_s = 0 if target == queue else settings.promote_after_seconds
+        is_retry_alone = any(routing.RETRY in queues and not queues & {*CLASSES[:2]} for queues in drawn)
+        return cls(session, settings, queue, target, window, waited_s, is_retry_alone)
+
+
+def _rung(session: Session, queue: str) -> int:
+    """Waiting jobs whose doorbell should lie in the queue."""
+    is_rung = (Job.status == Status.PENDING, Job.queue == queue, Job.published_at.is_not(None))
+    return session.scalar(select(func.count()).where(*is_rung)) or 0
+
+
+def _choose(way: _Way, room: int, *, is_whole: bool) -> list[Doorbell]:
+    """`is_whole`: no doorbell of the queue was lost, so none is rung again while long jobs keep everybody busy."""
+    if way.of == routing.RETRY:
+        return _due_again(way, limit=room)
+    stale_s = NEVER_S if is_whole else way.settings.republish_seconds
+    own = _in_turn(way, "high" if way.of == routing.HIGH else "normal", room=room, stale_s=stale_s)
+    if way.of != routing.HIGH or way.queue != routing.HIGH:
         return own
-    aged = _room_for_aged(session, settings, window)
-    return [*_promoted(session, settings, room=aged, window=window), *own] if aged > 0 else own
+    aged = _room_for_aged(way.session, way.settings, way.window)
+    return [*_promoted(replace(way, waited_s=way.settings.promote_after_seconds), room=aged), *own] if aged > 0 else own
 
 
-def _promoted(session: Session, settings: Settings, *, room: int, window: int) -> list[Doorbell]:
+def _promoted(way: _Way, *, room: int) -> list[Doorbell]:
     """Jobs that have waited for long behind more urgent ones; where there are none of those, nothing is in the way.
 
-    What took a child down stays alone on the retry queue, however long it waits.
+    What took a child down stays on the retry queue, unless all who draw from that draw from the others first.
     """
-    waited_s = settings.promote_after_seconds
-    is_old = Job.run_at <= func.now() - timedelta(seconds=waited_s)
-    has_urgent = _is_waiting(session, "high")
-    found: list[Doorbell] = []
-    if has_urgent or _is_waiting(session, "normal"):
-        again = and_(Job.retrying, Job.losses == 0, is_old)
-        found += _due_again(session, routing.HIGH, settings, again, limit=room)
+    has_urgent, found = _is_waiting(way.session, "high"), list[Doorbell]()
+    if not way.is_retry_alone and (has_urgent or _is_waiting(way.session, "normal")):
+        found = _due_again(way, limit=room)
     if has_urgent and room > len(found):
-        left = room - len(found)
-        found += _in_turn(session, routing.HIGH, "normal", settings, room=left, window=window, waited_s=waited_s)
+        found += _in_turn(way, "normal", room=room - len(found), stale_s=way.settings.republish_seconds)
     return found
 
 
@@ -119,26 +152,17 @@ def _is_waiting(session: Session, priority: str) -> bool:
     return session.scalar(select(Job.id).where(*due).limit(1)) is not None
 
 
-def _in_turn(
-    session: Session,
-    queue: str,
-    priority: str,
-    settings: Settings,
-    *,
-    room: int,
-    window: int,
-    waited_s: float = 0,
-) -> list[Doorbell]:
+def _in_turn(way: _Way, priority: str, *, room: int, stale_s: float) -> list[Doorbell]:
     turns = take_turns(
-        session,
+        way.session,
         priority,
-        queue=queue,
+        queue=way.queue,
         room=room,
-        window=window,
-        stale_s=settings.republish_seconds,
-        waited_s=waited_s,
+        window=way.window,
+        stale_s=stale_s,
+        waited_s=way.waited_s,
     )
-    return [Doorbell(queue, turn.job_id, turn.attempt + 1) for turn in turns]
+    return [Doorbell(way.queue, turn.job_id, turn.attempt + 1) for turn in turns]
 
 
 def _room_for_aged(session: Session, settings: Settings, window: int) -> int:
@@ -149,17 +173,15 @@ def _room_for_aged(session: Session, settings: Settings, window: int) -> int:
     return max(0, window // routing.AGED_SHARE - held)
 
 
-def _due_again(
-    session: Session, queue: str, settings: Settings, which: ColumnElement[bool], *, limit: int
-) -> list[Doorbell]:
-    """Retried jobs by age, chosen and marked in one statement; undone with the transaction if ringing fails."""
+def _due_again(way: _Way, *, limit: int) -> list[Doorbell]:
+    """Suspects by age, chosen and marked in one statement."""
     chosen = (
         select(Job.id)
         .where(
             Job.status == Status.PENDING,
-            Job.run_at <= func.now(),
-            or_(Job.published_at.is_(None), Job.published_at < _stale(settings)),
-            which,
+            Job.retrying,
+            Job.run_at <= func.now() - timedelta(seconds=way.waited_s),
+            or_(Job.published_at.is_(None), Job.published_at < _stale(way.settings)),
         )
         .order_by(Job.run_at, Job.created_at, Job.id)
         .limit(limit)
@@ -167,9 +189,9 @@ def _due_again(
         .cte("chosen")
         .prefix_with("MATERIALIZED")  # in an IN the planner may run it again for each row, LIMIT and all
     )
-    mark = update(Job).where(Job.id == chosen.c.id).values(published_at=func.now(), queue=queue)
-    rows = session.execute(mark.returning(Job.run_at, Job.created_at, Job.id, Job.attempt)).all()
-    return [Doorbell(queue, job_id, attempt + 1) for _, _, job_id, attempt in sorted(rows)]
+    mark = update(Job).where(Job.id == chosen.c.id).values(published_at=func.now(), queue=way.queue)
+    rows = way.session.execute(mark.returning(Job.run_at, Job.created_at, Job.id, Job.attempt)).all()
+    return [Doorbell(way.queue, job_id, attempt + 1) for _, _, job_id, attempt in sorted(rows)]
 
 
 def _stale(settings: Settings) -> ColumnElement[datetime]:
@@ -177,16 +199,16 @@ def _stale(settings: Settings) -> ColumnElement[datetime]:
     return func.now() - timedelta(seconds=settings.republish_seconds)
 
 
-def ring_dead_letters(
-    session: Session, *, queue_length: Callable[[str], int], ring: Callable[[uuid.UUID], None]
-) -> int:
+def unring(session: Session, doorbells: Sequence[Doorbell]) -> None:
+    """Redis took none of these, or it is not known which: they are chosen again as soon as it is back."""
+    ids = [doorbell.job_id for doorbell in doorbells]
+    waiting = update(Job).where(Job.id.in_(ids), Job.status == Status.PENDING).values(published_at=None)
+    session.execute(waiting, execution_options={"synchronize_session": False})
+
+
+def choose_dead_letters(session: Session, lengths: Mapping[str, int]) -> Sequence[uuid.UUID]:
     """One window at a time: the next only when the queue is empty, so that Redis never holds more."""
-    if queue_length(routing.DLQ):
-        return 0
-    letters = unnotified(session, limit=2 * SMALLEST_WINDOW)
-    for error_id in letters:
-        ring(error_id)
-    return len(letters)
+    return () if lengths[routing.DLQ] else unnotified(session, limit=2 * SMALLEST_WINDOW)
 
 
 def forget_processes(session: Session) -> None:

@@ -5,7 +5,7 @@ RELIABILITY (docs/): nothing accepted is lost, stuck or written twice. `check_in
 
 import uuid
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
@@ -227,9 +227,11 @@ def expire(settings: Settings) -> int:
         return sweep.expire_leases(session, settings.model_copy(update={"lease_seconds": 1}))
 
 
-def sign_in(name: str, *, seconds_ago: float = -600) -> None:
+def sign_in(
+    name: str, *, seconds_ago: float = -600, queues: Sequence[str] = (), illness: dict[str, str] | None = None
+) -> None:
     """A worker child was seen; without `seconds_ago` it stays fresh however long the test is held up."""
-    row = {"id": name, "kind": "worker", "worker": name.rpartition(":")[0], "queues": []}
+    row = {"id": name, "kind": "worker", "worker": name.rpartition(":")[0], "queues": [*queues], "illness": illness}
     with transaction() as session:
         session.execute(insert(Process).values(**row))
         session.execute(

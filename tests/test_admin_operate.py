@@ -20,8 +20,9 @@ from jobs import dead
 from jobs.claim import claim
 from jobs.housekeeping import HOUSEKEEPER_LOCK
 from jobs.presence import Identity, sign_in
+from jobs.routing import QUEUES
 from jobs.states import NOTIFY_CHANNEL, Status
-from jobs.sweep import ring_waiting
+from jobs.sweep import choose_waiting
 from models import Job
 from storage import new_key, open_storage
 from tests.admin_play import logs_put_back
@@ -76,10 +77,8 @@ Said = Callable[..., str]
 
 def rung(settings: Settings) -> list[UUID]:
     """The jobs for which a relay would ring now."""
-    bells: list[UUID] = []
     with transaction() as session:
-        ring_waiting(session, settings, queue_length=lambda _: 0, ring=lambda bell: bells.append(bell.job_id))
-    return bells
+        return [bell.job_id for bell in choose_waiting(session, settings, dict.fromkeys(QUEUES, 0))]
 
 
 def delayed(settings: Settings) -> UUID:

@@ -4,9 +4,11 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from itertools import product
+from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.orm import Session
 
 from config import Settings
 from database import transaction
@@ -22,6 +24,7 @@ from tests.checker import (
     check_invariants,
     fail,
     finish,
+    job_now,
     letters_of,
     many_jobs,
     move_back,
@@ -46,15 +49,18 @@ class Queues:
     def __init__(self) -> None:
         self.rung: list[Doorbell] = []
 
-    def length(self, queue: str) -> int:
-        return sum(1 for doorbell in self.rung if doorbell.queue == queue)
+    def lengths(self) -> dict[str, int]:
+        return dict.fromkeys(routing.QUEUES, 0) | Counter(doorbell.queue for doorbell in self.rung)
 
     def tick(self, settings: Settings) -> list[Doorbell]:
         """The doorbells of one tick, in order."""
-        before = len(self.rung)
         with transaction() as session:
-            sweep.ring_waiting(session, settings, queue_length=self.length, ring=self.rung.append)
-        return self.rung[before:]
+            return self.tick_in(session, settings)
+
+    def tick_in(self, session: Session, settings: Settings) -> list[Doorbell]:
+        chosen = sweep.choose_waiting(session, settings, self.lengths())
+        self.rung += chosen
+        return chosen
 
     def are_emptied(self) -> None:
         """Workers took every doorbell, or Redis lost them."""
@@ -112,7 +118,7 @@ def test_a_window_holds_whatever_plan_the_database_chooses(database: Settings) -
     with transaction() as session:
         for method in ("hashjoin", "mergejoin", "hashagg", "sort", "material"):
             session.execute(text(f"SET LOCAL enable_{method} = off"))
-        sweep.ring_waiting(session, database, queue_length=queues.length, ring=queues.rung.append)
+        queues.tick_in(session, database)
     assert len(queues.rung) == sweep.SMALLEST_WINDOW
 
 
@@ -187,23 +193,70 @@ def test_a_job_that_was_given_back_is_rung_again_at_once(database: Settings) -> 
     assert [doorbell.attempt for doorbell in queues.tick(database)] == [2]
 
 
-def test_doorbells_that_could_not_be_rung_are_not_marked_as_rung(database: Settings) -> None:
+def test_doorbells_that_redis_did_not_take_are_chosen_again_at_once(database: Settings) -> None:
     job_ids = many_jobs(3)
+    chosen = Queues().tick(database)
+    running = take(job_ids[0], database)  # one has arrived all the same
+    with transaction() as session:
+        sweep.unring(session, chosen)
+    assert ids(Queues().tick(database), routing.NORMAL) == job_ids[1:]
+    assert job_now(job_ids[0]).attempt == running.fence.attempt
 
-    def ring(doorbell: Doorbell) -> None:
-        if doorbell.job_id == job_ids[1]:
-            raise ConnectionError
 
-    with pytest.raises(ConnectionError), transaction() as session:
-        sweep.ring_waiting(session, database, queue_length=lambda _: 0, ring=ring)
-    assert ids(Queues().tick(database), routing.NORMAL) == job_ids
+def test_while_long_jobs_keep_everybody_busy_no_doorbell_that_is_still_there_is_rung_again(database: Settings) -> None:
+    many_jobs(20)
+    queues = Queues()
+    queues.tick(database)
+    doorbells_ring_long_ago()
+    for _ in range(2):
+        take(queues.rung.pop(0).job_id, database)
+        (found,) = queues.tick(database)
+        assert found.job_id not in {doorbell.job_id for doorbell in queues.rung[:-1]}
+    queues.rung.pop(0)  # this one is lost
+    lost = queues.lengths()[routing.NORMAL]
+    assert (lost, len(queues.tick(database))) == (sweep.SMALLEST_WINDOW - 1, 1)
+
+
+# A queue that nobody draws from
+
+
+def test_jobs_whose_queue_nobody_draws_from_are_let_out_to_others_after_a_while(database: Settings) -> None:
+    sign_in("host:1:2", queues=(routing.NORMAL, routing.RETRY))
+    (old,) = many_jobs(1, priority="high", waiting_s=database.promote_after_seconds)
+    many_jobs(1, priority="high")
+    assert Queues().tick(database) == [Doorbell(routing.NORMAL, old, 1)]
+
+
+def test_a_suspect_whose_isolated_worker_is_gone_is_let_out_after_a_while(database: Settings) -> None:
+    sign_in("host:1:2", queues=(routing.HIGH, routing.NORMAL))
+    (old,) = many_jobs(1, retrying=True, waiting_s=database.promote_after_seconds)
+    many_jobs(1, retrying=True)
+    assert Queues().tick(database) == [Doorbell(routing.HIGH, old, 1)]
+
+
+def test_a_worker_that_is_ill_draws_from_nothing(database: Settings) -> None:
+    sign_in("host:1:2", queues=(routing.HIGH,), illness={"code": "storage_away", "message": "away"})
+    sign_in("host:2:2", queues=(routing.NORMAL,))
+    (old,) = many_jobs(1, priority="high", waiting_s=database.promote_after_seconds)
+    assert Queues().tick(database) == [Doorbell(routing.NORMAL, old, 1)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "queue"),
+    [({"priority": "high"}, routing.HIGH), ({}, routing.NORMAL), ({"retrying": True}, routing.RETRY)],
+)
+def test_where_nobody_lives_a_job_waits_in_its_own_queue(
+    database: Settings, changes: dict[str, Any], queue: str
+) -> None:
+    many_jobs(1, waiting_s=database.promote_after_seconds, **changes)
+    assert [doorbell.queue for doorbell in Queues().tick(database)] == [queue]
 
 
 def test_what_two_relays_ring_at_once_is_shared_between_them_and_never_waited_for(database: Settings) -> None:
     job_ids = many_jobs(6)
     one, two = Queues(), Queues()
     with transaction() as session:
-        sweep.ring_waiting(session, database, queue_length=one.length, ring=one.rung.append)
+        one.tick_in(session, database)
         two.tick(database)
     assert [doorbell.job_id for doorbell in one.rung + two.rung] == job_ids
 
@@ -246,7 +299,7 @@ def test_a_full_high_queue_takes_no_aged_job_either(database: Settings) -> None:
 
 
 def test_retried_jobs_that_waited_long_do_not_starve_behind_the_others(database: Settings) -> None:
-    """A worker takes the retry queue last: while normal jobs keep coming it would never get there."""
+    """A worker without an isolated one takes the retry queue last: while normal jobs keep coming it never got there."""
     aged = many_jobs(5, retrying=True, waiting_s=10 * database.promote_after_seconds)
     many_jobs(1)
     assert set(ids(Queues().tick(database), routing.HIGH)) < set(aged)
@@ -327,10 +380,8 @@ def dead_letters(count: int, settings: Settings) -> set[uuid.UUID]:
 
 
 def ring_letters(waiting: int) -> list[uuid.UUID]:
-    rung: list[uuid.UUID] = []
     with transaction() as session:
-        sweep.ring_dead_letters(session, queue_length=lambda _: waiting, ring=rung.append)
-    return rung
+        return list(sweep.choose_dead_letters(session, {routing.DLQ: waiting}))
 
 
 def test_dead_letters_are_told_a_window_at_a_time_and_each_until_somebody_has_noted_it(database: Settings) -> None:

@@ -15,8 +15,8 @@ from database import transaction
 from jobs import read, sweep
 from jobs.cancel import cancel, purge
 from jobs.read import JobFilter
+from jobs.routing import QUEUES
 from jobs.states import Status
-from jobs.sweep import Doorbell
 from models import Job, Process, SegmentRow, made_at
 from tests.checker import (
     check_invariants,
@@ -248,9 +248,8 @@ def test_places_come_true(database: Settings) -> None:
     job_ids = many_jobs(4)
     with transaction() as session:
         session.execute(text("UPDATE transcription_jobs SET run_at = now(), created_at = now()"))
-    rung: list[Doorbell] = []
     with transaction() as session:
-        sweep.ring_waiting(session, database, queue_length=lambda _: 0, ring=rung.append)
+        rung = sweep.choose_waiting(session, database, dict.fromkeys(QUEUES, 0))
     assert [doorbell.job_id for doorbell in rung] == sorted(job_ids, key=lambda job_id: position(job_id) or 0)
 
 

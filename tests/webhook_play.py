@@ -97,7 +97,5 @@ def verified(exchange: Exchange, settings: Settings, *, owner: str = "", number:
 
 
 def rung(settings: Settings, in_queue: int = 0) -> list[Doorbell]:
-    bells: list[Doorbell] = []
     with transaction() as session:
-        doorbells.ring_due(session, settings, queue_length=lambda: in_queue, ring=bells.append)
-    return bells
+        return doorbells.choose_due(session, settings, length=in_queue)

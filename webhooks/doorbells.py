@@ -1,6 +1,6 @@
 """Which due deliveries get a doorbell: a bounded window, the receivers in turn. Knows no queue by name."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -21,22 +21,24 @@ class Doorbell:
     tries: int  # before this one
 
 
-def ring_due(
-    session: Session, settings: Settings, *, queue_length: Callable[[], int], ring: Callable[[Doorbell], None]
-) -> int:
-    """Fill the queue up to its window. Where nothing is due: one look into a small index, and no question to Redis."""
-    window = WINDOW * settings.webhook_concurrency
-    due = _due(session, settings, limit=window)
-    chosen = due[: max(0, window - queue_length())] if due else []
+def choose_due(session: Session, settings: Settings, *, length: int) -> list[Doorbell]:
+    """Mark as rung what fills the queue, of `length`, up to its window. The caller publishes them after its COMMIT."""
+    room = WINDOW * settings.webhook_concurrency - length
+    chosen = _due(session, settings, limit=room) if room > 0 else []
     if chosen:
-        ids = [bell.delivery_id for bell in chosen]
-        session.execute(
-            update(WebhookDelivery).where(WebhookDelivery.id.in_(ids)).values(published_at=func.now()),
-            execution_options={"synchronize_session": False},
-        )
-    for bell in chosen:
-        ring(bell)
-    return len(chosen)
+        _mark(session, chosen, rung=True)
+    return chosen
+
+
+def unring(session: Session, chosen: Sequence[Doorbell]) -> None:
+    """Redis took none of these, or it is not known which: they are chosen again as soon as it is back."""
+    _mark(session, chosen, rung=False)
+
+
+def _mark(session: Session, chosen: Sequence[Doorbell], *, rung: bool) -> None:
+    deliveries = update(WebhookDelivery).where(WebhookDelivery.id.in_([bell.delivery_id for bell in chosen]))
+    marked = deliveries.values(published_at=func.now() if rung else None)
+    session.execute(marked, execution_options={"synchronize_session": False})
 
 
 def _due(session: Session, settings: Settings, *, limit: int) -> list[Doorbell]:
