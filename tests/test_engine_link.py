@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from itertools import count
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -53,12 +54,16 @@ def scripted_server(folder: Path, life: Life) -> Iterator[tuple[Link, list[Reque
         listener.shutdown(socket.SHUT_RDWR)
 
 
-def dies(state: int, *, loading: bool) -> Life:
-    """While the one who asked was in that state."""
+def dies(state: int, *, loading: bool, times: int = 5) -> Life:
+    """While the one who asked was in that state; after so many deaths it answers."""
+    lives = count()
 
     def life(line: Line, arena: Arena, request: Request) -> None:
         arena.set_state(request["slot"], state)
         arena.is_loading = loading
+        if next(lives) == times:
+            line.send({"id": request["id"], "tokens": []})
+            line.receive()
 
     return life
 
@@ -87,16 +92,7 @@ def test_a_row_that_kills_the_server_is_given_up_after_two_deaths(tmp_path: Path
 @pytest.mark.parametrize(("state", "loading"), [(RUNNING, True), (LOADING, False), (QUEUED, True), (QUEUED, False)])
 def test_a_death_that_somebody_else_caused_counts_for_nobody_else(tmp_path: Path, state: int, loading: bool) -> None:
     """A row that ran while a load killed the server; who waited for a model while a row did; who waited at all."""
-    lives = list[int]()
-
-    def life(line: Line, arena: Arena, request: Request) -> None:
-        lives.append(1)
-        dies(state, loading=loading)(line, arena, request)
-        if len(lives) > 5:
-            line.send({"id": request["id"], "tokens": []})
-            line.receive()
-
-    with scripted_server(tmp_path, life) as (link, asked), link.slot() as slot:
+    with scripted_server(tmp_path, dies(state, loading=loading)) as (link, asked), link.slot() as slot:
         assert link.ask_about(slot, "generate")["tokens"] == []
         assert [one["alone"] for one in asked] == [False] * 6
 
