@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from engines import served
 from engines.link import Link, connect_to
 from engines.server import Child, Children, Server
 from engines.wire import LOADING, QUEUED, RUNNING, Arena, Line
@@ -122,6 +123,32 @@ def test_a_server_that_hangs_is_waited_for_no_longer_than_it_may(tmp_path: Path,
 def test_a_server_that_dies_of_every_question_is_not_asked_for_ever(tmp_path: Path) -> None:
     with scripted_server(tmp_path, lambda *_: None) as (link, _), pytest.raises(EngineStalled):
         link.ask("stats")
+
+
+def answers(line: Line, _: Arena, request: Request) -> None:
+    """Everything at once, but for the load that it was asked for first."""
+    if request["op"] == "stats":
+        line.send({"id": request["id"], "waiting_windows": 9, "running_windows": 1})
+    with suppress(EOFError):
+        while True:
+            line.send({"id": line.receive()["id"]})
+
+
+def test_a_load_has_a_time_limit_even_where_the_server_answers_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engines.link.WORK_WITHIN_S", 1.0)
+    with scripted_server(tmp_path, answers) as (link, _), pytest.raises(EngineStalled):
+        link.load("base", "int8")
+
+
+def test_a_device_that_hangs_is_the_last_that_gets_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engines.served.STATS_WITHIN_S", 0.2)
+    folders = [tmp_path / name for name in ("hangs", "works")]
+    for folder in folders:
+        folder.mkdir()
+    with scripted_server(folders[0], hangs) as (stalled, _), scripted_server(folders[1], answers) as (busy, _):
+        assert min([stalled, busy], key=served._windows_at) is busy
 
 
 def test_what_takes_long_is_waited_for_while_the_server_answers_otherwise(tmp_path: Path) -> None:
