@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
+import psutil
 import pytest
 
 from engines import served
@@ -18,6 +19,7 @@ from engines.server import Child, Children, Server
 from engines.wire import LOADING, QUEUED, RUNNING, Arena, Line
 from errors import EngineCrashed, EngineStalled, LoadCrashed, Unavailable
 from model_pool import Fallback, ModelPool
+from tests.engine_server import engine_server
 from tests.processes import until
 from tests.test_engine_conformance import OPTIONS, decoded, text
 from tests.test_engine_server import engine_at, model_of, poisoned_server, row, stub_server
@@ -120,6 +122,29 @@ def test_a_server_that_hangs_is_waited_for_no_longer_than_it_may(tmp_path: Path,
     assert not link._asked
 
 
+def test_a_real_server_that_was_stopped_is_given_up_and_is_of_use_once_it_goes_on() -> None:
+    with engine_server() as path:
+        link = Link(partial(connect_to, path, int), slots=2, answer_within_s=5)
+        server = psutil.Process(link.ask("stats")["pid"])
+        link.load("demo", "int8")
+        link._answer_within_s = 0.5
+        server.suspend()
+        try:
+            with pytest.raises(EngineStalled):
+                link.load("demo", "int8")
+        finally:
+            server.resume()
+        until(lambda: works(link))
+        link.close()
+
+
+def works(link: Link) -> bool:
+    try:
+        return bool(link.load("demo", "int8")["folder"])
+    except EngineStalled:
+        return False
+
+
 def test_a_server_that_dies_of_every_question_is_not_asked_for_ever(tmp_path: Path) -> None:
     with scripted_server(tmp_path, lambda *_: None) as (link, _), pytest.raises(EngineStalled):
         link.ask("stats")
@@ -154,7 +179,7 @@ def test_a_device_that_hangs_is_the_last_that_gets_work(tmp_path: Path, monkeypa
 def test_what_takes_long_is_waited_for_while_the_server_answers_otherwise(tmp_path: Path) -> None:
     """And meanwhile the child hears how long it waits for the device."""
 
-    def works(line: Line, arena: Arena, request: Request) -> None:
+    def slow(line: Line, arena: Arena, request: Request) -> None:
         for _ in range(3):
             ping = line.receive()
             assert ping["op"] == "ping"
@@ -162,7 +187,7 @@ def test_what_takes_long_is_waited_for_while_the_server_answers_otherwise(tmp_pa
         line.send({"id": request["id"], "tokens": [1]})
         hangs(line, arena, request)
 
-    with scripted_server(tmp_path, works) as (link, _), link.slot() as slot:
+    with scripted_server(tmp_path, slow) as (link, _), link.slot() as slot:
         assert link.ask_about(slot, "generate")["tokens"] == [1]
         assert link.waited_seconds == 1.5
 
