@@ -10,7 +10,7 @@ from engines import memory
 from engines.encoder import Encoder
 from engines.foreign import foreign_errors
 from engines.hub_cache import revision_of
-from engines.wire import FRAMES
+from engines.wire import FRAMES, name_of
 from errors import EngineError
 
 if TYPE_CHECKING:
@@ -74,8 +74,10 @@ class RawWhisper:
     def _encoded(self, known: "Encodings", mel: "Mel", name: str) -> "Encoding":
         encoding = known.get(name)
         if encoding is None:
+            mel = mel.copy()  # a child that no longer waits for its row may put another window into the slot
             encoding = self._encode(mel)
-            known.put(name, encoding)
+            if name_of(mel) == name:
+                known.put(name, encoding)
         return encoding
 
     def _encode(self, mel: "Mel") -> "Encoding":

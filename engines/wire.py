@@ -6,6 +6,7 @@ import socket
 import struct
 import tempfile
 from contextlib import suppress
+from hashlib import blake2b
 from mmap import mmap
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,11 @@ class Arena:
 def _bytes(slots: int) -> int:
     """Spectrograms, a state each, and a byte for all."""
     return slots * (SLOT_BYTES + 1) + 1
+
+
+def name_of(mel: "Mel") -> str:
+    """The same for the same spectrogram: what a server knows about it can be asked for again."""
+    return blake2b(mel.data, digest_size=16).hexdigest()
 
 
 def _unnamed_file() -> int:

@@ -5,18 +5,22 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from itertools import count
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
+import psutil
 import pytest
 
+from engines import served
 from engines.link import Link, connect_to
 from engines.server import Child, Children, Server
 from engines.wire import LOADING, QUEUED, RUNNING, Arena, Line
 from errors import EngineCrashed, EngineStalled, EngineUnavailable, LoadCrashed
 from jobs.fallback import Fallback
 from model_pool import ModelPool
+from tests.engine_server import engine_server
 from tests.processes import until
 from tests.test_engine_conformance import OPTIONS, decoded, text
 from tests.test_engine_server import engine_at, model_of, poisoned_server, row, stub_server
@@ -54,12 +58,16 @@ def scripted_server(folder: Path, life: Life) -> Iterator[tuple[Link, list[Reque
         listener.shutdown(socket.SHUT_RDWR)
 
 
-def dies(state: int, *, loading: bool) -> Life:
-    """While the one who asked was in that state."""
+def dies(state: int, *, loading: bool, times: int = 5) -> Life:
+    """While the one who asked was in that state; after so many deaths it answers."""
+    lives = count()
 
     def life(line: Line, arena: Arena, request: Request) -> None:
         arena.set_state(request["slot"], state)
         arena.is_loading = loading
+        if next(lives) == times:
+            line.send({"id": request["id"], "tokens": []})
+            line.receive()
 
     return life
 
@@ -88,16 +96,7 @@ def test_a_row_that_kills_the_server_is_given_up_after_two_deaths(tmp_path: Path
 @pytest.mark.parametrize(("state", "loading"), [(RUNNING, True), (LOADING, False), (QUEUED, True), (QUEUED, False)])
 def test_a_death_that_somebody_else_caused_counts_for_nobody_else(tmp_path: Path, state: int, loading: bool) -> None:
     """A row that ran while a load killed the server; who waited for a model while a row did; who waited at all."""
-    lives = list[int]()
-
-    def life(line: Line, arena: Arena, request: Request) -> None:
-        lives.append(1)
-        dies(state, loading=loading)(line, arena, request)
-        if len(lives) > 5:
-            line.send({"id": request["id"], "tokens": []})
-            line.receive()
-
-    with scripted_server(tmp_path, life) as (link, asked), link.slot() as slot:
+    with scripted_server(tmp_path, dies(state, loading=loading)) as (link, asked), link.slot() as slot:
         assert link.ask_about(slot, "generate")["tokens"] == []
         assert [one["alone"] for one in asked] == [False] * 6
 
@@ -124,15 +123,64 @@ def test_a_server_that_hangs_is_waited_for_no_longer_than_it_may(tmp_path: Path,
     assert not link._asked
 
 
+def test_a_real_server_that_was_stopped_is_given_up_and_is_of_use_once_it_goes_on() -> None:
+    with engine_server() as path:
+        link = Link(partial(connect_to, path, int), slots=2, answer_within_s=5)
+        server = psutil.Process(link.ask("stats")["pid"])
+        link.load("demo", "int8")
+        link._answer_within_s = 0.5
+        server.suspend()
+        try:
+            with pytest.raises(EngineStalled):
+                link.load("demo", "int8")
+        finally:
+            server.resume()
+        until(lambda: works(link))
+        link.close()
+
+
+def works(link: Link) -> bool:
+    try:
+        return bool(link.load("demo", "int8")["folder"])
+    except EngineStalled:
+        return False
+
+
 def test_a_server_that_dies_of_every_question_is_not_asked_for_ever(tmp_path: Path) -> None:
     with scripted_server(tmp_path, lambda *_: None) as (link, _), pytest.raises(EngineStalled):
         link.ask("stats")
 
 
+def answers(line: Line, _: Arena, request: Request) -> None:
+    """Everything at once, but for the load that it was asked for first."""
+    if request["op"] == "stats":
+        line.send({"id": request["id"], "waiting_windows": 9, "running_windows": 1})
+    with suppress(EOFError):
+        while True:
+            line.send({"id": line.receive()["id"]})
+
+
+def test_a_load_has_a_time_limit_even_where_the_server_answers_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engines.link.WORK_WITHIN_S", 1.0)
+    with scripted_server(tmp_path, answers) as (link, _), pytest.raises(EngineStalled):
+        link.load("base", "int8")
+
+
+def test_a_device_that_hangs_is_the_last_that_gets_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engines.served.STATS_WITHIN_S", 0.2)
+    folders = [tmp_path / name for name in ("hangs", "works")]
+    for folder in folders:
+        folder.mkdir()
+    with scripted_server(folders[0], hangs) as (stalled, _), scripted_server(folders[1], answers) as (busy, _):
+        assert min([stalled, busy], key=served._windows_at) is busy
+
+
 def test_what_takes_long_is_waited_for_while_the_server_answers_otherwise(tmp_path: Path) -> None:
     """And meanwhile the child hears how long it waits for the device."""
 
-    def works(line: Line, arena: Arena, request: Request) -> None:
+    def slow(line: Line, arena: Arena, request: Request) -> None:
         for _ in range(3):
             ping = line.receive()
             assert ping["op"] == "ping"
@@ -140,7 +188,7 @@ def test_what_takes_long_is_waited_for_while_the_server_answers_otherwise(tmp_pa
         line.send({"id": request["id"], "tokens": [1]})
         hangs(line, arena, request)
 
-    with scripted_server(tmp_path, works) as (link, _), link.slot() as slot:
+    with scripted_server(tmp_path, slow) as (link, _), link.slot() as slot:
         assert link.ask_about(slot, "generate")["tokens"] == [1]
         assert link.waited_seconds == 1.5
 

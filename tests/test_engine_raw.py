@@ -10,6 +10,7 @@ from config import Settings
 from engines import open_engine
 from engines.raw import Encodings, RawWhisper
 from engines.whisper import WhisperLoader
+from engines.wire import name_of
 from tests.test_engine_conformance import OPTIONS, decoded
 
 MEL = np.random.default_rng(1).standard_normal((4, 80, 3000), np.float32)
@@ -55,6 +56,14 @@ def test_language_text_another_try_and_words_take_one_encoding(encoded: list[str
     assert len(encoded) == 1
     model.transcribe([window[8000:]], OPTIONS)
     assert len(set(encoded)) == len(encoded) == 2
+
+
+def test_a_window_that_was_overwritten_before_its_turn_is_not_kept_under_its_name(raw: RawWhisper) -> None:
+    """Its child gave up a server that hung, and used the slot for another window; then the server went on."""
+    name = name_of(MEL[0])
+    expected = raw.run("generate", [MEL[0]], rows("not kept"))
+    raw.run("generate", [MEL[1]], rows(name))
+    assert raw.run("generate", [MEL[0]], rows(name))[0]["scores"] == expected[0]["scores"]
 
 
 def test_a_bounded_number_of_encodings_is_kept_and_the_one_used_longest_ago_goes_first() -> None:

@@ -47,6 +47,9 @@ TRUST = "test_jobs_heartbeat.py::test_no_database_for_a_lease_is_a_lost_lease_an
 RESTART = "test_jobs_sweep.py::test_nothing_is_taken_back_within_a_lease_of_the_start_of_the_database"
 AGAIN = "test_jobs_doorbells.py::test_a_doorbell_that_nobody_answered_is_rung_again_after_a_while_and_not_before"
 FLUSHED = "faults/test_redis_dies.py::test_fault_4_a_flushed_redis_forgets_no_job"
+BLAMED = "test_engine_link.py::test_a_death_that_somebody_else_caused_counts_for_nobody_else"
+GIVEN_UP = "test_engine_link.py::test_a_model_whose_load_kills_the_server_is_given_up_after_two_deaths"
+ONE_IN_FOUR = "test_engine_batcher.py::test_urgent_rows_that_never_end_leave_others_one_turn_in_four"
 RACE = "test_jobs_cancel.py::test_a_cancel_at_the_moment_of_a_claim_always_wins"
 
 MUTATIONS = (
@@ -101,6 +104,21 @@ MUTATIONS = (
     )),
     one("quotas that nobody waits for", "test_access_quota.py", (
         "access/quota.py", "select(func.pg_advisory_xact_lock(", "select(func.abs(",
+    )),
+    one("rows that pay for a load", BLAMED, (
+        "engines/link.py", "== (LOADING if death.loading else RUNNING)", "in (LOADING, RUNNING)",
+    )),
+    one("loads that kill without end", GIVEN_UP, (
+        "engines/link.py", "== (LOADING if death.loading else RUNNING)", "== RUNNING",
+    )),
+    one("a load beside a suspect", "test_engine_batcher.py::test_no_load_runs_beside_a_suspect", (
+        "engines/batcher.py", "lambda: not (self._exclusive or self._suspects)", "lambda: True",
+    )),
+    one("a suspect beside a load", "test_engine_batcher.py::test_no_suspect_runs_beside_a_load_and_others_do", (
+        "engines/batcher.py", "not (self._running or self._loads or self._exclusive)", "not self._running",
+    ), ("engines/batcher.py", "if self._suspects and not self._loads:", "if self._suspects:")),
+    one("urgent rows alone", ONE_IN_FOUR, (
+        "engines/batcher.py", "self._ahead >= URGENT_TURNS", "self._ahead < 0",
     )),
     one("a cancel that does not look first", RACE, (
         "jobs/cancel.py", ".where(Job.id == job_id).with_for_update()", ".where(Job.id == job_id)",
