@@ -138,7 +138,13 @@ def _heartbeat(fence: Fence, work: Workplace) -> Heartbeat:
         error = errors.DeadlinePassed("The attempt took longer than its deadline and was ended.")
         claims.fail(fence, error, work.settings, cause=Cause.LOSS, worker=work.name)
 
-    return Heartbeat(fence, lease_s=work.settings.lease_seconds, is_draining=work.is_draining, on_overdue=on_overdue)
+    return Heartbeat(
+        fence,
+        lease_s=work.settings.lease_seconds,
+        is_draining=work.is_draining,
+        on_overdue=on_overdue,
+        waited_s=lambda: work.engine.waited_seconds,
+    )
 
 
 class _Attempt:

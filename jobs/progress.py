@@ -57,13 +57,19 @@ class Heartbeat:
         is_draining: Callable[[], bool],
         on_overdue: Callable[[], object],
         leave: Callable[[int], object] = os._exit,
+        waited_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        """`on_overdue` records that the deadline passed, before `leave` ends the process."""
+        """`on_overdue` records that the deadline passed, before `leave` ends the process.
+
+        `waited_s`: seconds so far in which the device worked for others while this job waited. They move the deadline.
+        """
         self._fence = fence
         self._lease_s = lease_s
         self._is_draining = is_draining
         self._on_overdue = on_overdue
         self._leave = leave
+        self._waited_s = waited_s
+        self._waited_before_s = waited_s()  # what the deadline knows of
         self._done = Event()
         self._renewed_at = monotonic()
         self._ended: Ended | None = None
@@ -121,11 +127,13 @@ class Heartbeat:
 
     def _renew(self) -> bool | None:
         """Whether the deadline has passed; None, and `_ended`, where the job is not ours any more."""
+        waited_s = self._waited_s()
         with transaction() as session:
-            overdue = session.scalar(_renewal(self._fence, self._lease_s))
+            overdue = session.scalar(_renewal(self._fence, self._lease_s, waited_s - self._waited_before_s))
             if overdue is None and self._ended is None:
                 status = session.scalar(select(Job.status).where(Job.id == self._fence.job_id))
                 self._ended = Ended(status, monotonic())
+        self._waited_before_s = waited_s
         return overdue
 
     def _must_leave(self, *, overdue: bool) -> bool:
@@ -142,10 +150,13 @@ def deadline_after_progress(settings: Settings) -> ColumnElement[datetime]:
     return func.greatest(Job.deadline_at, func.now() + timedelta(seconds=settings.deadline_base_seconds))
 
 
-def _renewal(fence: Fence, lease_s: float) -> ReturningUpdate[bool]:
+def _renewal(fence: Fence, lease_s: float, waited_s: float) -> ReturningUpdate[bool]:
     return (
         update(Job)
         .where(Job.id == fence.job_id, Job.attempt == fence.attempt, Job.status == Status.PROCESSING)
-        .values(lease_until=func.now() + timedelta(seconds=lease_s))
+        .values(
+            lease_until=func.now() + timedelta(seconds=lease_s),
+            deadline_at=Job.deadline_at + timedelta(seconds=waited_s),
+        )
         .returning(Job.deadline_at < func.now())
     )

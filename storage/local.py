@@ -86,6 +86,7 @@ class LocalStorage:
             return path.stat().st_size
 
     def free_bytes(self) -> int:
+        self._require_marker()
         with translated_errors():
             return shutil.disk_usage(self._root).free
 

@@ -1,6 +1,7 @@
 """What is cleared away, when, and above all what is not."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,9 +9,11 @@ from time import time
 from uuid import UUID
 
 import pytest
+from fastapi.testclient import TestClient
 from sqlalchemy import select, text, update
 
 import errors
+from app import create_app
 from config import Settings
 from database import transaction
 from jobs import dead, housekeeping
@@ -18,6 +21,8 @@ from jobs.housekeeping import HOUSEKEEPER_LOCK, Housekeeper
 from jobs.states import Status
 from models import Batch, Job
 from storage import Storage, new_key, open_storage
+from storage.keys import MARKER
+from tests.api_client import WAV
 from tests.checker import check_invariants, events_of, everything_about, job_in, job_now, new_job, other_connection
 
 DAY_S = 86_400
@@ -235,3 +240,52 @@ def test_the_folder_of_recordings_may_be_away(settings: Settings, storage: Stora
     settings.storage_dir.rename(Path(f"{settings.storage_dir}-away"))
     go_round(settings, storage)
     assert is_there(job.id)
+
+
+# Whose store it is
+
+
+def unmarked(settings: Settings) -> Storage:
+    (settings.storage_dir / MARKER).unlink()
+    storage = open_storage(settings)
+    assert not storage.is_marked()
+    return storage
+
+
+def test_a_new_store_is_adopted_where_no_job_has_a_recording(settings: Settings) -> None:
+    storage = unmarked(settings)
+    go_round(settings, storage)
+    assert storage.is_marked()
+
+
+def test_a_store_of_an_older_version_is_adopted_for_its_recordings(settings: Settings, storage: Storage) -> None:
+    job = job_with_audio(settings, storage, Status.COMPLETED)
+    storage = unmarked(settings)
+    go_round(settings, storage)
+    assert storage.exists(job.storage_key)
+    assert storage.is_marked()
+
+
+def test_a_store_that_lacks_its_recordings_is_not_adopted(settings: Settings, storage: Storage) -> None:
+    """An empty mount point, or the store of another service: it is away until the right one is there."""
+    job = job_with_audio(settings, storage, Status.COMPLETED)
+    settings.storage_dir.rename(away := settings.storage_dir.with_name("away"))
+    settings.storage_dir.mkdir()
+    keeper = go_round(settings, open_storage(settings))
+    assert not open_storage(settings).is_marked()
+    settings.storage_dir.rmdir()
+    away.rename(settings.storage_dir)
+    keeper.go_round()
+    assert open_storage(settings).exists(job.storage_key)
+
+
+@pytest.mark.parametrize("has_jobs", [False, True])
+def test_the_api_adopts_a_store_when_it_starts_by_the_same_rule(
+    settings: Settings, storage: Storage, has_jobs: bool
+) -> None:
+    if has_jobs:
+        job_with_audio(settings, storage, Status.COMPLETED)
+    shutil.rmtree(settings.storage_dir)
+    with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
+        answer = client.post("/transcribe/", files={"file": ("a.wav", WAV)})
+    assert (answer.status_code, answer.json().get("code")) == ((503, "storage_away") if has_jobs else (202, None))

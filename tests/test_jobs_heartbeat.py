@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from textwrap import dedent
 from time import monotonic
@@ -62,6 +63,39 @@ def test_a_beat_renews_the_lease(quick: None, database: Settings) -> None:
         first = job_now(fence.job_id).lease_until
         until(lambda: job_now(fence.job_id).lease_until > first)  # type: ignore[operator]
         beat.check()
+
+
+def test_time_in_which_the_device_worked_for_others_moves_the_deadline_and_counts_once(
+    quick: None, database: Settings
+) -> None:
+    fence = taken(database)
+    before = job_now(fence.job_id).deadline_at
+    assert before is not None
+    waited = [5.0]  # of the job before
+    with heartbeat(fence, waited_s=lambda: waited[0]):
+        waited[0] = 105.0
+        until(lambda: job_now(fence.job_id).deadline_at == before + timedelta(seconds=100))
+        lease = job_now(fence.job_id).lease_until
+        until(lambda: job_now(fence.job_id).lease_until > lease)  # type: ignore[operator]
+    assert job_now(fence.job_id).deadline_at == before + timedelta(seconds=100)
+
+
+def test_a_job_that_only_waited_for_the_device_is_not_overdue(quick: None, database: Settings) -> None:
+    fence, ended = taken(database), list[object]()
+    with transaction() as session:
+        move_back(session, fence.job_id, 3600, "deadline_at")
+    waited = [0.0]
+    beat = heartbeat(
+        fence,
+        waited_s=lambda: waited[0],
+        on_overdue=lambda: ended.append("overdue"),
+        leave=lambda _: ended.append("left"),
+    )
+    waited[0] = 7200.0
+    lease = job_now(fence.job_id).lease_until
+    with beat:
+        until(lambda: job_now(fence.job_id).lease_until > lease)  # type: ignore[operator]
+    assert ended == []
 
 
 def test_a_cancel_is_heard(quick: None, database: Settings) -> None:

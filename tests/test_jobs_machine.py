@@ -113,7 +113,7 @@ class Life(RuleBasedStateMachine):
     @rule(fence=fences)
     def heartbeat(self, fence: Fence) -> None:
         with transaction() as session:
-            renewed = session.scalar(_renewal(fence, self.settings.lease_seconds))
+            renewed = session.scalar(_renewal(fence, self.settings.lease_seconds, 0))
         assert (renewed is not None) == self.is_current(fence)
 
     @rule(fence=fences)

@@ -320,5 +320,19 @@ class Service:
         return "\n".join(f"--- {log.name}\n{tail(log)}" for log in logs)
 
 
+@contextmanager
+def storage_away(service: Service) -> Iterator[None]:
+    """Its mount point is there, and empty."""
+    away = service.audio.with_name("away")
+    service.audio.rename(away)
+    service.audio.mkdir()
+    try:
+        yield
+    finally:
+        assert not any(service.audio.iterdir()), "something was written below the mount point"
+        service.audio.rmdir()
+        away.rename(service.audio)
+
+
 def _is_down(pid: int) -> bool:
     return is_gone(pid) or psutil.Process(pid).status() == psutil.STATUS_STOPPED

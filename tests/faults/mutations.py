@@ -50,6 +50,17 @@ FLUSHED = "faults/test_redis_dies.py::test_fault_4_a_flushed_redis_forgets_no_jo
 BLAMED = "test_engine_link.py::test_a_death_that_somebody_else_caused_counts_for_nobody_else"
 GIVEN_UP = "test_engine_link.py::test_a_model_whose_load_kills_the_server_is_given_up_after_two_deaths"
 ONE_IN_FOUR = "test_engine_batcher.py::test_urgent_rows_that_never_end_leave_others_one_turn_in_four"
+ATTEMPT = "test_jobs_attempt.py"
+ENDS = f"{ATTEMPT}::test_every_end_of_an_attempt_is_counted_as_what_it_is"
+ADOPT, BELLS, FETCH = "test_housekeeping.py", "test_jobs_doorbells.py", "test_fetch_by_address.py"
+STALLED = f"{ATTEMPT}::test_what_no_worker_could_do_for_long_is_a_dead_letter_that_says_so"
+EMPTY = "test_storage.py::test_an_empty_place_where_the_storage_should_be_is_away"
+LET_OUT = f"{BELLS}::test_jobs_whose_queue_nobody_draws_from_are_let_out_to_others_after_a_while"
+NOT_TAKEN = f"{BELLS}::test_doorbells_that_redis_did_not_take_are_chosen_again_at_once"
+STILL_THERE = f"{BELLS}::test_while_long_jobs_keep_everybody_busy_no_doorbell_that_is_still_there_is_rung_again"
+FETCHED_LATE = f"{FETCH}::test_what_a_lost_attempt_fetches_late_neither_stays_nor_takes_the_new_ones_away"
+WAITED = "test_jobs_heartbeat.py::test_a_job_that_only_waited_for_the_device_is_not_overdue"
+NUMBER_TAKEN = f"{ATTEMPT}::test_a_segment_whose_number_is_taken_is_never_dropped_in_silence"
 RACE = "test_jobs_cancel.py::test_a_cancel_at_the_moment_of_a_claim_always_wins"
 
 MUTATIONS = (
@@ -119,6 +130,55 @@ MUTATIONS = (
     ), ("engines/batcher.py", "if self._suspects and not self._loads:", "if self._suspects:")),
     one("urgent rows alone", ONE_IN_FOUR, (
         "engines/batcher.py", "self._ahead >= URGENT_TURNS", "self._ahead < 0",
+    )),
+    one("a worker's trouble booked on the recording", f"{ENDS}[StorageAway('x')]", (
+        "jobs/blame.py", "        return Cause.WORKER\n", "        return Cause.FAILURE\n",
+    )),
+    one("memory that is full booked on the recording", f"{ENDS}[OutOfMemory('x')]", (
+        "jobs/blame.py", "    errors.OutOfMemory,", "    errors.StorageFull,",
+    )),
+    one("no rest after a worker's trouble", "faults/test_worker_is_ill.py", (
+        "jobs/attempt.py", "    work.breaker.rest()\n", "",
+    )),
+    one("a rest that no probe ends", "test_jobs_breaker.py::test_nothing_is_claimed_before_a_probe_succeeds", (
+        "jobs/breaker.py", "            self._probe()\n", "            pass\n",
+    )),
+    one("no limit to what no worker can do", STALLED, (
+        "jobs/retry.py", "if stalled_s >= limits.stalled_s:", "if stalled_s < 0:",
+    )),
+    one("an empty mount point is a storage", EMPTY, (
+        "storage/local.py", "        if not self.is_marked():\n", "        if False:\n",
+    )),
+    one("any folder is adopted", f"{ADOPT}::test_a_store_that_lacks_its_recordings_is_not_adopted", (
+        "jobs/files.py", "    if has_jobs and not _holds_recordings(storage):\n", "    if False:\n",
+    )),
+    one("clean failures go to the isolated worker", "test_jobs_retry.py", (
+        "jobs/retry.py",
+        "    return Again(delay_s=chance * ceiling_s, retrying=now.losses > 0, counters=now)",
+        "    return Again(delay_s=chance * ceiling_s, retrying=True, counters=now)",
+    )),
+    one("ill children are capacity", "test_jobs_doorbells.py::test_a_worker_that_is_ill_draws_from_nothing", (
+        "jobs/read.py",
+        'well = select(Process.queues).where(Process.kind == "worker", seen, Process.illness.is_(None))',
+        'well = select(Process.queues).where(Process.kind == "worker", seen)',
+    )),
+    one("a queue without a consumer keeps its jobs", LET_OUT, (
+        "jobs/sweep.py", "target = queue if queue in served or not served else served[0]", "target = queue",
+    )),
+    one("doorbells that Redis did not take stay noted", NOT_TAKEN, (
+        "jobs/sweep.py", ".values(published_at=None)", ".values(published_at=Job.published_at)",
+    )),
+    one("what is still in Redis is rung again", STILL_THERE, (
+        "jobs/sweep.py", "    stale_s = NEVER_S if is_whole else", "    stale_s = NEVER_S if False else",
+    )),
+    one("attempts fetch under one key", FETCHED_LATE, (
+        "jobs/fetch.py", "    key = new_key()\n", "    key = job.storage_key\n",
+    )),
+    one("segments dropped in silence", NUMBER_TAKEN, (
+        "jobs/attempt.py", "    if len(written) != len(rows) and not is_again:", "    if False:",
+    )),
+    one("waiting for the device counts as work", WAITED, (
+        "jobs/progress.py", "            deadline_at=Job.deadline_at + timedelta(seconds=waited_s),\n", "",
     )),
     one("a cancel that does not look first", RACE, (
         "jobs/cancel.py", ".where(Job.id == job_id).with_for_update()", ".where(Job.id == job_id)",

@@ -14,7 +14,8 @@ import httpx
 import psutil
 import redis
 
-from tests.faults.harness import LEASE_S, Sent, Service
+from stack.process import StackError
+from tests.faults.harness import LEASE_S, Sent, Service, scaled, storage_away
 from tests.processes import is_gone, until
 
 SCRIPTS: list[dict[str, Any]] = [
@@ -170,7 +171,31 @@ def swallow_postgres(service: Service, random: Random) -> None:
     proxy.open()
 
 
+def take_the_storage_away(service: Service, random: Random) -> None:
+    """A mount point whose volume is not mounted; for a minute, by FAULTS=long."""
+    with storage_away(service):
+        Event().wait(random.uniform(1, scaled(4, 60)))
+
+
+def start_a_worker_without_its_volume(service: Service, random: Random) -> None:
+    _with_a_sick_worker(service, random, DATA_DIR=service.folder / "not-mounted")
+
+
+def start_a_worker_without_its_models(service: Service, random: Random) -> None:
+    _with_a_sick_worker(service, random, MODEL_DOWNLOAD="false", MODEL_CACHE_DIR=service.folder / "no-models")
+
+
+def _with_a_sick_worker(service: Service, random: Random, **changed: Any) -> None:
+    with suppress(StackError):  # it need not come up where something else is away
+        service.launch("worker-2", **changed).wait_ready()
+    Event().wait(random.uniform(1, 4))
+    service.retire("worker-2")
+
+
 FAULTS: list[Fault] = [
+    take_the_storage_away,
+    start_a_worker_without_its_volume,
+    start_a_worker_without_its_models,
     kill,
     kill,
     kill_a_child,

@@ -1,31 +1,15 @@
 """A worker that cannot work gives its jobs back uncounted, rests, says why, and does not draw every job to itself."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.faults.harness import Sent, Service, note_time, scaled
+from tests.faults.harness import Sent, Service, note_time, scaled, storage_away
 from tests.processes import until
 
 pytestmark = pytest.mark.timeout(180)
-
-
-@contextmanager
-def storage_away(service: Service) -> Iterator[None]:
-    """Its mount point is there, and empty."""
-    away = service.audio.with_name("away")
-    service.audio.rename(away)
-    service.audio.mkdir()
-    try:
-        yield
-    finally:
-        assert not any(service.audio.iterdir()), "something was written below the mount point"
-        service.audio.rmdir()
-        away.rename(service.audio)
 
 
 def ill(service: Service) -> list[dict[str, Any]]:
