@@ -43,7 +43,9 @@ from api import (
 from api.admission import Admission
 from api.edge import Edge
 from api.head import Head
+from api.intake import Intake
 from api.measured import Measured
+from api.threads import Threads
 from api.watch import Watchers
 from config import VERSION, Settings, get_settings, split_list
 from database import transaction
@@ -70,6 +72,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.storage = open_storage(settings)
     app.state.admission = Admission(settings, app.state.storage)
+    app.state.intake = Intake(settings)
+    app.state.threads = Threads()
     app.state.gate = Gate(settings)
     app.state.rate_limiter = RateLimiter(settings)
     app.state.watchers = Watchers(settings)
@@ -105,7 +109,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """As many request threads as database connections: a request that runs never waits for a connection."""
+    """As many request threads as database connections, for which a request then hardly ever waits (api/threads.py)."""
     anyio.to_thread.current_default_thread_limiter().total_tokens = app.state.settings.db_pool_size
     await run_in_threadpool(_adopt, app.state.storage)
     async with app.state.watchers:

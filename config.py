@@ -134,6 +134,8 @@ class Settings(BaseSettings):
 
     # Uploads and media
     max_upload_size_mb: int = Field(2048, ge=1, description="Largest accepted recording, in MiB.")
+    max_uploads_at_once: int = Field(100, ge=1, description="Bodies of recordings that one API process reads at once.")
+    min_upload_bytes_per_second: int = Field(1000, ge=0, description="A slower body is dropped after 30 s; 0: never.")
     max_batch_files: int = Field(100, ge=1, description="Most files in one POST /transcribe/batch.")
     max_waiting_jobs: int = Field(10_000, ge=0, description="Above this POST answers 503; 0: unlimited.")
     max_waiting_audio_hours: float = Field(0, ge=0, description="Likewise, as hours of audio, estimated; 0: unlimited.")

@@ -3,7 +3,7 @@
 ServiceError
 ├── Refused                     the caller can mend it
 │   ├── InvalidOption 422 · NotFound 404 · Conflict 409 (InFlight) · Unauthorized 401 · Forbidden 403
-│   ├── TooLarge 413 · UnsupportedMedia 415
+│   ├── TooSlow 408 · TooLarge 413 · UnsupportedMedia 415
 │   ├── RangeRefused 416
 │   ├── KeyReused 422           an Idempotency-Key that came with another payload before
 │   ├── TooManyRequests 429     the caller's rate limit · QuotaExceeded
@@ -79,6 +79,11 @@ class Conflict(Refused):
 
 class InFlight(Conflict):
     code = "in_flight"
+
+
+class TooSlow(Refused):
+    code = "upload_too_slow"
+    status = 408
 
 
 class TooLarge(Refused):

@@ -22,6 +22,7 @@ class Backlog:
 
     jobs: int
     audio_s: float
+    free_bytes: int  # of the store
     at: float
 
 
@@ -55,17 +56,31 @@ class Admission:
         hours = seen.audio_s / 3600
         if settings.max_waiting_audio_hours and hours >= settings.max_waiting_audio_hours:
             return f"About {hours:.1f} hours of audio are waiting, as much as is accepted."
-        if self._storage.free_bytes() < settings.min_free_disk_mb * 1024**2:
+        if seen.free_bytes < settings.min_free_disk_mb * 1024**2:
             return "There is hardly any room left to store recordings."
         return None
 
     def _backlog(self) -> Backlog:
-        with self._lock:
-            if self._seen is None or monotonic() - self._seen.at > LOOK_EVERY_S:
-                with transaction() as session:
-                    jobs, audio_s = read.backlog(session)
-                self._seen = Backlog(jobs, audio_s, monotonic())
+        """One looks at a time. The others go by what was seen before; only the very first look is waited for."""
+        seen = self._seen
+        if seen is not None and (self._is_fresh(seen) or not self._lock.acquire(blocking=False)):
+            return seen
+        if seen is None:
+            self._lock.acquire()
+        try:
+            if self._seen is None or not self._is_fresh(self._seen):
+                self._seen = self._look()
             return self._seen
+        finally:
+            self._lock.release()
+
+    def _is_fresh(self, seen: Backlog) -> bool:
+        return monotonic() - seen.at <= LOOK_EVERY_S
+
+    def _look(self) -> Backlog:
+        with transaction() as session:
+            jobs, audio_s = read.backlog(session)
+        return Backlog(jobs, audio_s, self._storage.free_bytes(), monotonic())
 
 
 def admit(request: Request) -> None:

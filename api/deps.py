@@ -14,6 +14,7 @@ from access.caller import ANYBODY, Caller
 from access.gate import Gate
 from access.limits import RateLimiter
 from api.nearby import refuse_all_but_neighbours
+from api.threads import Threads, in_thread
 from config import Settings
 from database import transaction
 from storage import Storage
@@ -46,7 +47,8 @@ async def authenticated(request: HTTPConnection) -> Caller:
         refuse_all_but_neighbours(request, get_settings(request))
     if caller.rate_limit_per_minute:
         limiter: RateLimiter = request.app.state.rate_limiter
-        window = await run_in_threadpool(limiter.hit, caller)
+        threads: Threads = request.app.state.threads
+        window = await in_thread(threads.redis, limiter.hit, caller)
         request.state.rate_headers = window.headers
         window.raise_if_exceeded()
     return caller

@@ -5,6 +5,7 @@ from fastapi import APIRouter, Request, Response, status
 import errors
 import tasks
 from api.schemas import Health, Ready
+from api.threads import Threads, in_thread
 from config import VERSION
 from database import check_db_connection, schema_is_current
 
@@ -24,14 +25,19 @@ async def live() -> Health:
 
 
 @router.get("/ready", responses={503: {"model": Ready}})
-def ready(request: Request, response: Response) -> Ready:
+async def ready(request: Request, response: Response) -> Ready:
     """Whether everything that a job needs is there: database, its migrations, Redis."""
-    database, redis = _database_answers(), tasks.redis_answers()
-    migrations = database and schema_is_current(request.app.state.schema_head)
+    threads: Threads = request.app.state.threads  # its own: whatever keeps the others busy, this one answers
+    database, redis, migrations = await in_thread(threads.ready, _look, request.app.state.schema_head)
     is_ready = database and redis and migrations
     if not is_ready:
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
     return Ready(status="ready" if is_ready else "not ready", database=database, redis=redis, migrations=migrations)
+
+
+def _look(schema_head: str | None) -> tuple[bool, bool, bool]:
+    database = _database_answers()
+    return database, tasks.redis_answers(), database and schema_is_current(schema_head)
 
 
 def _database_answers() -> bool:

@@ -121,7 +121,8 @@ async def _whole(call: Call, options: SpeechOptions, changes: Following) -> Resp
     if ended.job.status != Status.COMPLETED:
         return answers.failure_of(ended.job).as_response()
     result = await run_in_threadpool(waiting.take_result, ended.job.id)
-    return answers.answer(answers.Done(ended.job, result, ended.segments), options)
+    done = answers.Done(ended.job, result, ended.segments)
+    return await run_in_threadpool(answers.answer, done, options)  # of hours: tokens and words of each segment
 
 
 async def _streamed(call: Call, changes: Following) -> Response:
@@ -170,4 +171,4 @@ async def _last_event(job: Job) -> str:
     if job.status != Status.COMPLETED:
         return answers.error_event(answers.failure_of(job).as_json())
     result = await run_in_threadpool(waiting.take_result, job.id)
-    return answers.done_event(answers.Done(job, result, ()))
+    return await run_in_threadpool(answers.done_event, answers.Done(job, result, ()))

@@ -1,19 +1,20 @@
 """GET /transcribe/{job_id}/audio: the recording as it was sent, whole or a range of it, or where the store has it."""
 
 import re
-from collections.abc import AsyncIterator, Generator, Iterator
 from mimetypes import guess_type
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Header, Query, Response, status
+from fastapi import APIRouter, Depends, Header, Query, Request, Response, status
 from fastapi.responses import RedirectResponse, StreamingResponse
-from starlette.concurrency import iterate_in_threadpool
+from starlette.concurrency import run_in_threadpool
 
 import errors
-from api.deps import AppStorage, CallerOf, ReadSession, authenticated
+from api.deps import AppStorage, CallerOf, authenticated
 from api.files import disposition
 from api.problems import documented
+from api.threads import Threads, in_thread, pieces_of
+from database import transaction
 from jobs import read
 from models import Job
 from storage import Storage
@@ -39,16 +40,26 @@ AUDIO = {"content": {UNKNOWN: {"schema": {"type": "string", "format": "binary"}}
         307: {"description": "Where the store has it (with redirect=true)."},
     },
 )
-def get_recording(
+async def get_recording(
+    request: Request,
     job_id: UUID,
-    session: ReadSession,
     storage: AppStorage,
     caller: CallerOf,
     wanted: RangeHeader = None,
     redirect: Redirect = False,  # noqa: FBT002 a query parameter
 ) -> Response:
     """The recording as it was sent; a range of it for players that seek."""
-    job = read.get_job(session, job_id, caller.scope)
+    threads: Threads = request.app.state.threads
+    job = await run_in_threadpool(_job, job_id, caller.scope)
+    return await in_thread(threads.storage, _answer, job, storage, wanted, redirect=redirect, threads=threads)
+
+
+def _job(job_id: UUID, owner: str | None) -> Job:
+    with transaction() as session:
+        return read.get_job(session, job_id, owner)
+
+
+def _answer(job: Job, storage: Storage, wanted: str | None, *, redirect: bool, threads: Threads) -> Response:
     if not storage.exists(job.storage_key):
         raise errors.Conflict("The recording is not here: it has yet to be fetched, or was lost.")
     media_type = guess_type(job.filename)[0] or UNKNOWN
@@ -57,10 +68,10 @@ def get_recording(
     )
     if url:
         return RedirectResponse(url, status.HTTP_307_TEMPORARY_REDIRECT)
-    return _part(job, storage, wanted, media_type)
+    return _part(job, storage, wanted, media_type, threads)
 
 
-def _part(job: Job, storage: Storage, wanted: str | None, media_type: str) -> StreamingResponse:
+def _part(job: Job, storage: Storage, wanted: str | None, media_type: str, threads: Threads) -> StreamingResponse:
     headers = {"Accept-Ranges": "bytes", "Content-Disposition": disposition(job.filename)}
     size = storage.size(job.storage_key)
     start, end, code = 0, size, status.HTTP_200_OK
@@ -68,17 +79,8 @@ def _part(job: Job, storage: Storage, wanted: str | None, media_type: str) -> St
         (start, end), code = part, status.HTTP_206_PARTIAL_CONTENT
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
     headers["Content-Length"] = str(end - start)
-    return StreamingResponse(_sent(storage.read(job.storage_key, start, end)), code, headers, media_type)
-
-
-async def _sent(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """Closes the file, or the store's answer, also where nobody reads on."""
-    try:
-        async for chunk in iterate_in_threadpool(chunks):
-            yield chunk
-    finally:
-        if isinstance(chunks, Generator):
-            chunks.close()
+    pieces = pieces_of(threads.storage, storage.read(job.storage_key, start, end))
+    return StreamingResponse(pieces, code, headers, media_type)
 
 
 def _asked_for(header: str | None, size: int) -> tuple[int, int] | None:

@@ -7,7 +7,7 @@ import hashlib
 import re
 import struct
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,11 +16,12 @@ from urllib.parse import unquote_to_bytes
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 import errors
+from api.intake import Intake
 from api.sniff import HEAD_BYTES, is_media
+from api.threads import Threads, in_thread
 from jobs.submit import Upload
 from storage import Storage, new_key
 
@@ -91,26 +92,29 @@ async def receive(request: Request, storage: Storage, limits: Limits) -> Form:
     """Read the whole body. Raises a Refused error as soon as one is certain; then nothing stays in storage."""
     boundary = _boundary(request)
     _refuse_by_length(request, limits)
-    body = _Body(boundary, storage, limits)
-    try:
-        await _read(request, body)
-    except ClientDisconnect:
-        await run_in_threadpool(body.discard)
-        raise _broken_off() from None
-    except BaseException:
-        await run_in_threadpool(body.discard)
-        raise
+    intake: Intake = request.app.state.intake
+    threads: Threads = request.app.state.threads
+    with intake.place():
+        body = _Body(boundary, storage, limits)
+        try:
+            await _read(intake.chunks(request), body, threads)
+        except ClientDisconnect:
+            await in_thread(threads.storage, body.discard)
+            raise _broken_off() from None
+        except BaseException:
+            await in_thread(threads.storage, body.discard)
+            raise
     return body.form
 
 
-async def _read(request: Request, body: "_Body") -> None:
+async def _read(chunks: AsyncIterator[bytes], body: "_Body", threads: Threads) -> None:
     pending = bytearray()
-    async for chunk in request.stream():
+    async for chunk in chunks:
         pending += chunk
         if len(pending) >= WRITE_BYTES:
-            await run_in_threadpool(body.write, bytes(pending))
+            await in_thread(threads.storage, body.write, bytes(pending))
             pending.clear()
-    await run_in_threadpool(body.finish, bytes(pending))
+    await in_thread(threads.storage, body.finish, bytes(pending))
 
 
 def _boundary(request: Request) -> bytes:

@@ -182,7 +182,7 @@ def test_a_service_with_too_much_to_do_says_when_to_come_again(service: Service)
     [
         (errors.UndecodableAudio("It is broken."), 400, "invalid_request_error", "undecodable_audio"),
         (errors.AudioTooLong("It is long."), 400, "invalid_request_error", "audio_too_long"),
-        (errors.ModelUnavailable("It is not here."), 500, "server_error", "model_unavailable"),
+        (errors.FileMissing("It is not here."), 500, "server_error", "file_missing"),
     ],
     ids=lambda value: value.code if isinstance(value, errors.ServiceError) else "",
 )
