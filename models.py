@@ -29,6 +29,8 @@ NAMING_CONVENTION = {
     "pk": "pk_%(table_name)s",
 }
 Json = dict[str, Any]
+WAITING = ("retrying", "priority", "owner", "run_at", "created_at")
+RUNG = "status = 'pending' AND published_at IS NOT NULL"
 NOW = func.statement_timestamp()  # one moment for all that a statement writes
 # UUIDv7 (RFC 9562, 5.7): milliseconds, the version, the microseconds within, 62 bits by chance. So the place of a row
 # in a list, which goes by created_at and id, outlives the row: who has its id can go on from there.
@@ -131,28 +133,14 @@ class Job(Base):
         CheckConstraint("progress BETWEEN 0 AND 100", name="progress"),
         CheckConstraint("size_bytes > 0 OR (size_bytes = 0 AND source_url IS NOT NULL)", name="size"),
         CheckConstraint(
-            "(status = 'processing') = (num_nulls(lease_until, deadline_at, claimed_by) = 0)",
-            name="lease",
+            "(status = 'processing') = (num_nulls(lease_until, deadline_at, claimed_by) = 0)", name="lease"
         ),
         CheckConstraint("(status IN ('completed','failed','cancelled')) = (completed_at IS NOT NULL)", name="final"),
         CheckConstraint("status <> 'processing' OR attempt > 0", name="attempt"),
         CheckConstraint("status <> 'failed' OR error_code IS NOT NULL", name="failed_says_why"),
         # The relay's reads, each a short range however large the table is
-        Index(
-            "ix_jobs_waiting_by_owner",
-            "retrying",
-            "priority",
-            "owner",
-            "run_at",
-            "created_at",
-            postgresql_where=text("status = 'pending'"),
-        ),
-        Index(
-            "ix_jobs_rung",
-            "queue",
-            "published_at",
-            postgresql_where=text("status = 'pending' AND published_at IS NOT NULL"),
-        ),
+        Index("ix_jobs_waiting_by_owner", *WAITING, postgresql_where=text("status = 'pending'")),
+        Index("ix_jobs_rung", "queue", "published_at", postgresql_where=text(RUNG)),
         Index("ix_jobs_leases", "lease_until", postgresql_where=text("status = 'processing'")),
         # Housekeeping
         Index("ix_jobs_delete_at", "delete_at", postgresql_where=text("delete_at IS NOT NULL")),
@@ -273,6 +261,33 @@ class Process(Base):
         CheckConstraint("kind IN ('worker','relay')", name="kind"),
         Index("ix_processes_worker", "worker", "seen_at"),
     )
+
+
+class Pause(Base):
+    """A queue, or a caller, whose waiting jobs are not begun. What runs goes on."""
+
+    __tablename__ = "pauses"
+
+    kind: Mapped[str] = mapped_column(primary_key=True)  # queue, caller
+    name: Mapped[str] = mapped_column(primary_key=True)  # of the queue; the caller's `owner`
+    paused_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    paused_by: Mapped[str]
+    reason: Mapped[str | None]
+
+    __table_args__ = (CheckConstraint("kind IN ('queue','caller')", name="kind"),)
+
+
+class AuditEntry(Base):
+    """What an operator changed; written with the change itself."""
+
+    __tablename__ = "audit_log"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=NEW_ID)
+    at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    actor: Mapped[str]  # a caller's name, or who ran `python -m admin`
+    action: Mapped[str]  # noun.verb
+    target: Mapped[str]
+    detail: Mapped[Json] = mapped_column(server_default=text("'{}'"))
 
 
 class ModelOrder(Base):

@@ -11,10 +11,10 @@ from pydantic import ValidationError
 from sqlalchemy.exc import ProgrammingError
 
 import errors
-from admin import doctor, housekeeping, jobs, keys, letters, models
+from admin import doctor, housekeeping, jobs, keys, letters, models, steering
 from admin.commands import explained, prepare
 
-GROUPS = (doctor.add, keys.add, jobs.add, letters.add, models.add, housekeeping.add)
+GROUPS = (doctor.add, keys.add, jobs.add, letters.add, models.add, steering.add, housekeeping.add)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -78,6 +78,7 @@ async def an_admin(caller: Annotated[Caller, Depends(authenticated)]) -> Caller:
     return caller
 
 
+Admin = Annotated[Caller, Depends(an_admin)]
 ReadSession = Annotated[Session, Depends(reading, scope="function")]
 AppSettings = Annotated[Settings, Depends(get_settings)]
 AppStorage = Annotated[Storage, Depends(get_storage)]

@@ -7,13 +7,14 @@ from fastapi import APIRouter, Depends, Path, status
 from pydantic import BaseModel, Field
 
 import errors
-from api.deps import AppSettings, ReadSession, an_admin
+from access.caller import Caller
+from api.deps import Admin, AppSettings, ReadSession, an_admin
 from api.problems import documented
 from api.schemas import MOMENT
 from config import MODEL_SIZES, Settings
 from database import transaction
 from engines.catalog import canonical
-from jobs import orders, presence, read
+from jobs import audit, orders, presence, read
 from jobs.orders import Wanted
 from jobs.submit import JobRequest, validate
 from models import ModelOrder
@@ -83,29 +84,30 @@ def list_models(session: ReadSession, settings: AppSettings) -> ModelStates:
 
 
 @router.post("/{size:path}", status_code=status.HTTP_202_ACCEPTED, responses=documented(401, 404, 422, 503))
-def load_model(size: Size, settings: AppSettings) -> Ordered:
+def load_model(size: Size, settings: AppSettings, admin: Admin) -> Ordered:
     """Have every worker that lives load it on each of its devices, within seconds and however long loading takes.
 
     Also the one that only tries failed jobs again. A process that starts later does not: MODEL_WARMUP is for that.
     Where loading fails, the worker's log says why (`pool.order_failed`).
     """
-    return _order(size, "loaded", settings)
+    return _order(size, "loaded", settings, admin)
 
 
 @router.delete("/{size:path}", status_code=status.HTTP_202_ACCEPTED, responses=documented(401, 404, 422, 503))
-def unload_model(size: Size, settings: AppSettings) -> Ordered:
+def unload_model(size: Size, settings: AppSettings, admin: Admin) -> Ordered:
     """Have every worker that lives give back its memory, within seconds.
 
     A model in use serves the batch that it works on and then goes. A job that needs it after that loads it again, a
     running job too: order it once such jobs are done.
     """
-    return _order(size, "unloaded", settings)
+    return _order(size, "unloaded", settings, admin)
 
 
-def _order(size: str, wanted: Wanted, settings: Settings) -> Ordered:
+def _order(size: str, wanted: Wanted, settings: Settings, admin: Caller) -> Ordered:
     _refuse_unknown(size, settings)
     with transaction() as session:
         order = orders.place(session, canonical(size), wanted)
+        audit.note(session, admin.name, f"model.{wanted}", order.size)
     emit("model.ordered", size=order.size.rpartition("/")[2], wanted=wanted)
     return Ordered(size=order.size, wanted=wanted, ordered_at=order.ordered_at)
 

@@ -9,10 +9,11 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from access import keys
 from access.caller import LONGEST_NAME, is_name
-from api.deps import AppSettings, ReadSession, an_admin
+from api.deps import Admin, AppSettings, ReadSession, an_admin
 from api.problems import documented
 from api.schemas import MOMENT
 from database import transaction
+from jobs import audit
 from telemetry.events import emit
 
 KEY_ID = "4f1c2a1e-9d0b-4c39-8a51-0f6e1f3f2b7a"
@@ -80,22 +81,24 @@ def list_keys(session: ReadSession) -> KeyList:
 
 
 @router.post("", status_code=status.HTTP_201_CREATED, responses=documented(400, *REFUSALS))
-def create_key(wanted: KeyIn, request: Request, settings: AppSettings) -> KeyMade:
+def create_key(wanted: KeyIn, request: Request, settings: AppSettings, admin: Admin) -> KeyMade:
     """Make a key. With the first one, a service that was open on its own machine asks everybody for a key."""
     values = wanted.model_dump(exclude={"delete_after_seconds"})
     asked = keys.KeyRequest(**values, delete_after_s=wanted.delete_after_seconds)
     with transaction() as session:
         key, token = keys.create(session, asked, settings)
+        audit.note(session, admin.name, "key.created", str(key.id), name=key.name, role=key.role)
     request.app.state.gate.forget()
     emit("key.created", key_id=str(key.id), owner_name=key.name, role=key.role)
     return KeyMade(**keys.shown(key), key=token)
 
 
 @router.delete("/{key_id}", status_code=status.HTTP_204_NO_CONTENT, responses=documented(404, *REFUSALS))
-def revoke_key(key_id: UUID, request: Request) -> Response:
+def revoke_key(key_id: UUID, request: Request, admin: Admin) -> Response:
     """Refuse a key from now on: at once in the process that answers, within seconds in others. Jobs stay."""
     with transaction() as session:
         key = keys.revoke(session, key_id)
+        audit.note(session, admin.name, "key.revoked", str(key.id), name=key.name)
     request.app.state.gate.forget()
     emit("key.revoked", key_id=str(key.id), owner_name=key.name)
     return Response(status_code=status.HTTP_204_NO_CONTENT)

@@ -5,13 +5,13 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response, status
 
-from api.deps import AppSettings, AppStorage, ReadSession, an_admin
+from api.deps import Admin, AppSettings, AppStorage, ReadSession, an_admin
 from api.present import error_detail, error_list, error_out
 from api.problems import documented
 from api.schemas import Accepted, AdminHealth, ErrorDetail, ErrorOut, ListOut, Replayed
 from api.survey import survey
 from database import transaction
-from jobs import dead
+from jobs import audit, dead
 from telemetry.events import emit
 
 Resolved = Annotated[bool | None, Query(description="`false`: only open ones; `true`: only resolved ones.")]
@@ -40,10 +40,13 @@ def list_errors(
 
 
 @router.post("/errors/replay", status_code=status.HTTP_202_ACCEPTED, responses=documented(401, 403, 422, 429, 503))
-def replay_matching(error_type: str | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> Replayed:
+def replay_matching(
+    admin: Admin, error_type: str | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+) -> Replayed:
     """Replay open dead letters, the oldest first; all, or those of one type."""
     with transaction() as session:
         job_ids = dead.replay_matching(session, error_type=error_type, limit=limit)
+        audit.note(session, admin.name, "errors.replayed", error_type or "all", jobs=len(job_ids))
     emit("errors.replayed", jobs=len(job_ids))
     return Replayed(job_ids=job_ids)
 
@@ -59,16 +62,18 @@ def get_error(error_id: UUID, session: ReadSession, settings: AppSettings) -> Er
     status_code=status.HTTP_202_ACCEPTED,
     responses=documented(401, 403, 404, 409, 422, 429, 503),
 )
-def replay_error(error_id: UUID) -> Accepted:
+def replay_error(error_id: UUID, admin: Admin) -> Accepted:
     """Try the job again with every original parameter; the dead letter is resolved."""
     with transaction() as session:
         job = dead.replay(session, error_id)
+        audit.note(session, admin.name, "error.replayed", str(error_id), job_id=str(job.id))
     emit("job.replayed", job_id=str(job.id), error_id=str(error_id))
     return Accepted(job_id=job.id, status="pending", status_url=f"/transcribe/{job.id}", created_at=job.created_at)
 
 
 @router.post("/errors/{error_id}/resolve", responses=documented(401, 403, 404, 422, 429, 503))
-def resolve_error(error_id: UUID) -> ErrorOut:
+def resolve_error(error_id: UUID, admin: Admin) -> ErrorOut:
     """Close a dead letter without trying again. The job stays failed."""
     with transaction() as session:
+        audit.note(session, admin.name, "error.resolved", str(error_id))
         return error_out(dead.resolve(session, error_id))

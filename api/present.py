@@ -15,6 +15,7 @@ from api.schemas import (
     ListOut,
     ResultOut,
     SegmentOut,
+    WaitingFor,
     WarningOut,
     WordOut,
 )
@@ -22,6 +23,7 @@ from config import Settings
 from jobs import read
 from jobs.read import Page
 from jobs.states import Status
+from jobs.waiting import Facts, Reason
 from models import ErrorLog, Job, Result, SegmentRow
 
 
@@ -43,7 +45,7 @@ def _summary(job: Job, settings: Settings) -> dict[str, Any]:
         "task": job.task,
         "attempt": job.attempt,
         "max_attempts": settings.max_failures,
-        "next_attempt_at": job.run_at if job.status == Status.PENDING and job.attempt else None,
+        "next_attempt_at": job.run_at if job.status == Status.PENDING and _is_later(job) else None,
         "error": None if job.error_code is None else ErrorInfo(code=job.error_code, message=job.error_message or ""),
         "source_url": job.source_url,
         "download": job.download,
@@ -56,14 +58,22 @@ def _summary(job: Job, settings: Settings) -> dict[str, Any]:
     }
 
 
-def job_out(session: Session, job: Job, summary: JobSummary, position: int | None) -> JobOut:
+def job_out(
+    session: Session, job: Job, summary: JobSummary, position: int | None, known: Facts, reason: Reason | None
+) -> JobOut:
     """Everything about one job: its place in the queue while it waits, its result once it is completed."""
+    now = datetime.now(UTC)
     return JobOut(
         **dict(summary),
         queue_position=position,
-        eta_seconds=read.eta_seconds(session, job, position, datetime.now(UTC)),
+        eta_seconds=read.eta_seconds(session, job, position, now, mean_s=known.mean_s, at_once=known.at_once),
+        waiting_for=None if reason is None else WaitingFor(code=reason.code, detail=reason.detail),
         result=result_out(session, job),
     )
+
+
+def _is_later(job: Job) -> bool:
+    return bool(job.attempt) or job.run_at > datetime.now(UTC)
 
 
 def result_out(session: Session, job: Job) -> ResultOut | None:

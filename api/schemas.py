@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, Literal, TypeVar
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from config import MODEL_SIZES
 from jobs.submit import JobRequest
@@ -134,6 +134,9 @@ class TranscribeOptions(BaseModel):
         None, ge=1, le=MAX_DELETE_AFTER_S, description="Delete audio, text and job so long after it is final."
     )
 
+    run_at: Annotated[AwareDatetime | None, BeforeValidator(_absent)] = Field(
+        None, description="Not before this moment (RFC 3339), at most 30 days ahead.", examples=[MOMENT]
+    )
     webhook_url: OptionalText = Field(
         None, description="Called when the job is final (Standard Webhooks).", examples=["https://example.com/hook"]
     )
@@ -144,7 +147,7 @@ class TranscribeOptions(BaseModel):
         decode = DecodeOptions(**fields, languages=tuple(self.languages))
         model = self.model_size or default_model
         delete_after_s = min(filter(None, (self.delete_after_seconds, kept_s)), default=None)
-        return JobRequest(model, self.priority, decode, self.metadata, delete_after_s, self.webhook_url)
+        return JobRequest(model, self.priority, decode, self.metadata, delete_after_s, self.webhook_url, self.run_at)
 
 
 _DECODE_FIELDS = {
@@ -245,7 +248,7 @@ class JobSummary(BaseModel):
     task: str = Field(examples=["transcribe"])
     attempt: int = Field(description="Attempts begun so far.", examples=[1])
     max_attempts: int = Field(description="Failures after which the job is a dead letter.", examples=[5])
-    next_attempt_at: datetime | None = Field(examples=[None])
+    next_attempt_at: datetime | None = Field(description="Of a job that is not due yet.", examples=[None])
     error: ErrorInfo | None = Field(description="Why the last attempt failed.", examples=[None])
     source_url: str | None = Field(description="Where the recording is fetched from.", examples=[None])
     download: dict[str, Any] | None = Field(examples=[{"received_bytes": 1048576, "total_bytes": 8388608}])
@@ -257,9 +260,15 @@ class JobSummary(BaseModel):
     delete_at: datetime | None = Field(description="When it will be deleted, as the caller asked.", examples=[None])
 
 
+class WaitingFor(BaseModel):
+    code: Literal["queued", "scheduled", "retry", "worker_trouble", "paused", "no_worker"] = Field(examples=["queued"])
+    detail: str = Field(examples=["Jobs that are taken before it: 3."])
+
+
 class JobOut(JobSummary):
     queue_position: int | None = Field(description="1 is next; null unless pending.", examples=[None])
     eta_seconds: float | None = Field(description="Estimate; null where there is nothing to go by.", examples=[12.5])
+    waiting_for: WaitingFor | None = Field(description="Why it waits; null unless pending.", examples=[None])
     result: ResultOut | None = Field(description="Present when completed.", examples=[None])
 
 
@@ -376,4 +385,5 @@ class AdminHealth(BaseModel):
     storage: Component
     housekeeping: dict[str, Any] = Field(examples=[{"last_run": MOMENT, "deleted_jobs": 7, "deleted_files": 0}])
     backlog: dict[str, Any] = Field(examples=[{"jobs": 3, "audio_seconds": 512.0, "accepting": True}])
+    paused: list[dict[str, Any]] = Field(description="Queues and callers.", examples=[[]])
     flower_url: str | None = Field(None, examples=["http://127.0.0.1:8001"])

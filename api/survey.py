@@ -13,7 +13,7 @@ from api.admission import Admission
 from api.schemas import AdminHealth, Component
 from config import VERSION, Settings
 from database import check_db_connection, get_db_stats, transaction
-from jobs import presence, read, routing
+from jobs import pauses, presence, read, routing
 from jobs.states import Status
 from models import Process
 from storage import Storage, new_key
@@ -29,6 +29,7 @@ class _Books:
     children: Sequence[Process]
     relays: Sequence[Process]
     backlog: dict[str, Any]
+    paused: list[dict[str, Any]]
 
 
 def survey(settings: Settings, storage: Storage, admission: Admission) -> AdminHealth:
@@ -51,6 +52,7 @@ def survey(settings: Settings, storage: Storage, admission: Admission) -> AdminH
         devices=[{name: value for name, value in one.items() if name not in COUNTERS} for one in devices],
         housekeeping=_housekeeping(books.relays),
         backlog=books.backlog,
+        paused=books.paused,
         flower_url=settings.flower_url or None,
         **parts,
     )
@@ -64,9 +66,10 @@ def _from_database(settings: Settings, admission: Admission) -> tuple[Component,
             children = read.transcribers(session, within_s=within_s)
             relays = read.alive(session, "relay", within_s=within_s)
             jobs = read.waiting(session)
-        books = _Books(jobs, children, relays, admission.as_json())
+            paused = [{"kind": one.kind, "name": one.name, "since": one.paused_at} for one in pauses.pauses(session)]
+        books = _Books(jobs, children, relays, admission.as_json(), paused)
     except errors.Unavailable:
-        return Component(ok=False), _Books({}, (), (), {})
+        return Component(ok=False), _Books({}, (), (), {}, [])
     return Component(ok=True, latency_ms=latency_ms, pool=get_db_stats()), books
 
 

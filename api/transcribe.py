@@ -1,10 +1,12 @@
 """One job: status, now or once it changes, segments, result; cancel and purge."""
 
+from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response, status
 from fastapi.responses import RedirectResponse
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 import errors
@@ -14,7 +16,7 @@ from api.patience import Wait
 from api.present import job_out, job_summary, result_out, segment_out
 from api.problems import documented
 from api.recording import PRESIGNED_S, Redirect
-from api.schemas import Cancelled, JobOut, SegmentsOut
+from api.schemas import MOMENT, Cancelled, JobOut, JobSummary, PriorityName, SegmentsOut
 from api.subtitles import check_formats, check_words
 from api.validators import NOT_MODIFIED, headers_of, is_known, job_tag, result_tag
 from api.watch import Watchers
@@ -23,13 +25,24 @@ from database import transaction
 from formats import FORMATS, PLAIN
 from jobs import cancel, read
 from jobs.files import delete_files, transcript_key
+from jobs.reschedule import reschedule
 from jobs.states import Status
 from jobs.submit import decode_options
+from jobs.waiting import facts, reason_for
 from storage import Storage
 from telemetry.events import emit
 
 Purge = Annotated[bool, Query(description="Delete audio, text and history of a job that is final.")]
 router = APIRouter(prefix="/transcribe", tags=["transcribe"], dependencies=[Depends(authenticated)])
+
+
+class Reschedule(BaseModel):
+    """What of a waiting job is changed; what is left out stays."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    priority: PriorityName = Field("normal", description="`high` starts before every `normal`.")
+    run_at: AwareDatetime | None = Field(None, description="Not before; null: now.", examples=[MOMENT])
 
 
 @router.get(
@@ -59,9 +72,22 @@ def _shown(
     """Headers, and the job unless the caller has it as it is."""
     with transaction() as session:
         job = read.get_job(session, job_id, owner)
-        summary, position = job_summary(job, settings), read.queue_position(session, job)
-        tag = job_tag(summary, position, read.corrections(session, job_id))
-        return headers_of(tag), None if is_known(request, tag) else job_out(session, job, summary, position)
+        summary, position, known = job_summary(job, settings), read.queue_position(session, job), facts(session)
+        reason = reason_for(job, known, position, datetime.now(UTC))
+        tag = job_tag(summary, position, reason, read.corrections(session, job_id))
+        if is_known(request, tag):
+            return headers_of(tag), None
+        return headers_of(tag), job_out(session, job, summary, position, known, reason)
+
+
+@router.patch("/{job_id}", responses=documented(401, 404, 409, 422, 429, 503))
+def reschedule_job(job_id: UUID, wanted: Reschedule, settings: AppSettings, caller: CallerOf) -> JobSummary:
+    """Another priority, or another time, for a job that waits: 409 once it has begun."""
+    changes = wanted.model_dump(include=wanted.model_fields_set)
+    with transaction() as session:
+        job = reschedule(session, job_id, caller.scope, changes=changes)
+    emit("job.rescheduled", job_id=str(job_id), **changes)
+    return job_summary(job, settings)
 
 
 @router.get("/{job_id}/segments", responses=documented(401, 404, 422, 429, 503))
@@ -97,7 +123,6 @@ def get_segments(
 def get_result(
     request: Request,
     job_id: UUID,
-    session: ReadSession,
     caller: CallerOf,
     manner: Annotated[Manner, Depends(Manner)],
     wanted: Annotated[FormatName, Query(alias="format", description="Default: json.")] = "json",
@@ -105,11 +130,12 @@ def get_result(
 ) -> Response:
     """The transcript as a file. 409 while the job is not completed."""
     check_formats(manner.subtitles, [wanted])
-    job = read.get_job(session, job_id, caller.scope)
-    tag = result_tag(job.completed_at, read.corrections(session, job_id), request)
-    if job.status == Status.COMPLETED and not redirect and is_known(request, tag):
-        return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=headers_of(tag))
-    result = result_out(session, job)
+    with transaction() as session:  # over before anything is put into the store
+        job = read.get_job(session, job_id, caller.scope)
+        tag = result_tag(job.completed_at, read.corrections(session, job_id), request)
+        if job.status == Status.COMPLETED and not redirect and is_known(request, tag):
+            return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=headers_of(tag))
+        result = result_out(session, job)
     if result is None:
         raise errors.Conflict(f"The job is {job.status}; there is no result. GET /transcribe/{job_id} says more.")
     check_words(manner.subtitles, has_words=decode_options(job).word_timestamps)

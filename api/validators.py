@@ -9,6 +9,7 @@ from fastapi import Request
 
 from api.schemas import JobSummary
 from config import VERSION
+from jobs.waiting import Reason
 
 # Kept by whoever asked, not by a cache on the way, and asked for again each time, with the key
 KEPT = {"Cache-Control": "private, no-cache"}
@@ -16,9 +17,9 @@ NOT_MODIFIED = "As the caller has it (If-None-Match)."
 _TAG = re.compile(r'(?:W/)?("[^"]*")')
 
 
-def job_tag(summary: JobSummary, position: int | None, corrections: str | None) -> str:
+def job_tag(summary: JobSummary, position: int | None, reason: Reason | None, corrections: str | None) -> str:
     """Weak: `eta_seconds`, an estimate that never stands still, does not count."""
-    return f"W/{_tag(summary.model_dump_json(), position, corrections)}"
+    return f"W/{_tag(summary.model_dump_json(), position, reason, corrections)}"
 
 
 def result_tag(completed_at: datetime | None, corrections: str | None, request: Request) -> str:

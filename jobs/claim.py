@@ -17,6 +17,7 @@ import errors
 from config import Settings
 from database import transaction
 from jobs import retry
+from jobs.pauses import is_paused
 from jobs.progress import Fence
 from jobs.states import Status, move
 from models import ErrorLog, Job, Result
@@ -37,7 +38,7 @@ class Claim:
 def claim(job_id: uuid.UUID, *, claimed_by: str, settings: Settings) -> Claim | None:
     """Count the attempt and commit, before the first byte of the file is read: so a segfault counts too.
 
-    None: somebody else has it, it is cancelled, or it is not due. A doorbell rung twice is a no-op.
+    None: somebody else has it, it is cancelled, paused, or not due. A doorbell rung twice is a no-op.
     """
     try:
         with transaction() as session:
@@ -47,7 +48,7 @@ def claim(job_id: uuid.UUID, *, claimed_by: str, settings: Settings) -> Claim | 
                 Status.PENDING,
                 Status.PROCESSING,
                 fence=None,
-                guards=(Job.run_at <= func.now(),),
+                guards=(Job.run_at <= func.now(), ~is_paused()),
                 detail={"claimed_by": claimed_by},
                 **_lease(claimed_by, settings),
             )

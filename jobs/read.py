@@ -170,16 +170,18 @@ def _is_earlier(job: Job) -> Any:
     return tuple_(Job.run_at, Job.created_at, Job.id) < (job.run_at, job.created_at, job.id)
 
 
-def eta_seconds(session: Session, job: Job, position: int | None, now: datetime) -> float | None:
-    """Estimated seconds until the job is done; None where there is nothing to estimate from."""
+def eta_seconds(
+    session: Session, job: Job, position: int | None, now: datetime, *, mean_s: float | None, at_once: int
+) -> float | None:
+    """Estimated seconds until the job is done; None where there is nothing to estimate from.
+
+    `mean_s`: processing time of the last results; `at_once`: jobs that can run at once.
+    """
     if job.status == Status.PROCESSING:
         return _rest_of_attempt(session, job, now)
     if job.status != Status.PENDING or position is None:
         return None
-    recent = select(Result.processing_s).order_by(Result.created_at.desc()).limit(RECENT).subquery()
-    mean_s = session.scalar(select(func.avg(recent.c.processing_s)))
-    at_once = slots(session, within_s=30)
-    return round(float(mean_s) * position / at_once, 1) if mean_s and at_once else None
+    return round(mean_s * position / at_once, 1) if mean_s and at_once else None
 
 
 def _rest_of_attempt(session: Session, job: Job, now: datetime) -> float | None:
@@ -210,10 +212,14 @@ def slots(session: Session, *, within_s: float) -> int:
     return session.scalar(children) or 0
 
 
+def is_seen(within_s: float) -> ColumnElement[bool]:
+    """Of a row of processes: a worker child that gave a sign of life lately."""
+    return and_(Process.kind == "worker", Process.seen_at > func.now() - timedelta(seconds=within_s))
+
+
 def drawn_queues(session: Session, *, within_s: float) -> list[set[str]]:
     """The queues of each transcriber that is well: as many jobs as there are of them can run at once."""
-    seen = Process.seen_at > func.now() - timedelta(seconds=within_s)
-    well = select(Process.queues).where(Process.kind == "worker", seen, Process.illness.is_(None))
+    well = select(Process.queues).where(is_seen(within_s), Process.illness.is_(None))
     return [set(queues) for queues in session.scalars(well) if queues != [WEBHOOKS]]
 
 

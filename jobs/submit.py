@@ -4,9 +4,11 @@ import json
 import re
 import uuid
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import func
 from sqlalchemy.orm import Session
 
 import errors
@@ -20,6 +22,7 @@ from transcript import DecodeOptions
 # Models that were not trained to translate answer in the spoken language; refusing is honest.
 _TRACK = re.compile(r"[0-9]{1,3}|[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*")  # a number, or a tag as in BCP 47
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # the escape, not a backslash followed by u0000
+LATEST_RUN = timedelta(days=30)
 _CANNOT_TRANSLATE = ("turbo", "large-v3-turbo")
 
 
@@ -40,6 +43,7 @@ class JobRequest:
     metadata: dict[str, Any] = field(default_factory=dict)
     delete_after_s: int | None = None  # None: kept as long as the operator keeps jobs
     webhook_url: str | None = None
+    run_at: datetime | None = None  # not before
 
 
 def validate(request: JobRequest, settings: Settings) -> None:
@@ -49,6 +53,7 @@ def validate(request: JobRequest, settings: Settings) -> None:
         *_language_problems(request),
         *_track_problems(request.decode.audio_track),
         *_text_problems(request),
+        *run_at_problems(request.run_at),
     ]
     if problems:
         raise errors.InvalidOption(*problems)
@@ -86,6 +91,13 @@ def _track_problems(wanted: str | None) -> list[tuple[str, str]]:
     if wanted is None or _TRACK.fullmatch(wanted) or wanted.lower() in LANGUAGES.values():
         return []
     return [("audio_track", "expected the number of a sound track, from 0, or its language, such as 1 or en")]
+
+
+def run_at_problems(run_at: datetime | None) -> list[tuple[str, str]]:
+    """A moment that has passed means now."""
+    if run_at is None or run_at <= datetime.now(UTC) + LATEST_RUN:
+        return []
+    return [("run_at", f"may lie at most {LATEST_RUN.days} days ahead")]
 
 
 def _is_unable_to_translate(model: str) -> bool:
@@ -139,6 +151,7 @@ def submit(
         meta=request.metadata,
         delete_after_s=request.delete_after_s,
         webhook_url=request.webhook_url,
+        **({} if request.run_at is None else {"run_at": func.greatest(request.run_at, func.clock_timestamp())}),
     )
     session.add(job)
     session.flush()

@@ -5,7 +5,7 @@ One relay at a time: a transaction-level advisory lock, which a frozen leader lo
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, delete, func, or_, select, update
@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from config import Settings
 from jobs import claim, read, routing
 from jobs.dead import unnotified
+from jobs.pauses import is_paused, paused_queues
 from jobs.progress import Fence
 from jobs.retry import Cause
 from jobs.states import Status
@@ -83,8 +84,9 @@ def choose_waiting(session: Session, settings: Settings, lengths: Mapping[str, i
     drawn = read.drawn_queues(session, within_s=settings.lease_seconds)
     window = max(SMALLEST_WINDOW, 2 * len(drawn))
     held, chosen = dict(lengths), list[Doorbell]()
-    for queue in CLASSES:
-        way = _Way.of_class(queue, session, settings, drawn, window)
+    paused = paused_queues(session)
+    for queue in [queue for queue in CLASSES if queue not in paused]:
+        way = replace(_Way.of_class(queue, session, settings, drawn, window), paused=paused)
         if (room := window - held[way.queue]) > 0:
             found = _choose(way, room, is_whole=held[way.queue] >= _rung(session, way.queue))
             held[way.queue] += len(found)
@@ -103,6 +105,7 @@ class _Way:
     window: int
     waited_s: float  # only those that are due for so long
     is_retry_alone: bool  # whether somebody draws from the retry queue and from none of the others
+    paused: set[str] = field(default_factory=set)  # queues
 
     @classmethod
     def of_class(
@@ -142,7 +145,7 @@ def _promoted(way: _Way, *, room: int) -> list[Doorbell]:
     has_urgent, found = _is_waiting(way.session, "high"), list[Doorbell]()
     if not way.is_retry_alone and (has_urgent or _is_waiting(way.session, "normal")):
         found = _due_again(way, limit=room)
-    if has_urgent and room > len(found):
+    if has_urgent and room > len(found) and routing.NORMAL not in way.paused:
         found += _in_turn(way, "normal", room=room - len(found), stale_s=way.settings.republish_seconds)
     return found
 
@@ -180,6 +183,7 @@ def _due_again(way: _Way, *, limit: int) -> list[Doorbell]:
         .where(
             Job.status == Status.PENDING,
             Job.retrying,
+            ~is_paused(),
             Job.run_at <= func.now() - timedelta(seconds=way.waited_s),
             or_(Job.published_at.is_(None), Job.published_at < _stale(way.settings)),
         )

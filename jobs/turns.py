@@ -39,7 +39,8 @@ _HEADS = text(
     ),
     heads AS MATERIALIZED (
         SELECT job.*, coalesce(busy.jobs, 0) + job.number AS turn
-        FROM (SELECT owner FROM owners WHERE owner IS NOT NULL) AS owners
+        FROM (SELECT owner FROM owners WHERE owner IS NOT NULL AND NOT EXISTS (
+            SELECT FROM pauses WHERE kind = 'caller' AND name = owner)) AS owners
         LEFT JOIN busy ON busy.owner = owners.owner
         CROSS JOIN LATERAL (
             SELECT first.*, row_number() OVER (ORDER BY first.run_at, first.created_at) AS number FROM (

@@ -12,7 +12,7 @@ from sqlalchemy import select, text
 import errors
 from config import Settings
 from database import transaction
-from jobs import read, sweep
+from jobs import read, sweep, waiting
 from jobs.cancel import cancel, purge
 from jobs.read import JobFilter
 from jobs.routing import QUEUES
@@ -266,7 +266,9 @@ def test_a_retried_job_waits_behind_all_that_workers_take_before_it(database: Se
 def eta(job: Job) -> float | None:
     with transaction() as session:
         now = session.scalar(text("SELECT now()"))
-        return read.eta_seconds(session, job, read.queue_position(session, job), now)
+        known = waiting.look(session, within_s=30)
+        position = read.queue_position(session, job)
+        return read.eta_seconds(session, job, position, now, mean_s=known.mean_s, at_once=known.at_once)
 
 
 def test_the_estimate_of_a_waiting_job_is_its_share_of_what_recent_jobs_took(database: Settings) -> None:

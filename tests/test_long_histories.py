@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from config import Settings
 from database import get_engine, transaction
-from jobs import dead, housekeeping, idempotency, read
+from jobs import dead, housekeeping, idempotency, read, waiting
 from jobs.housekeeping import Housekeeper
 from jobs.states import Status
 from models import Batch, Job
@@ -77,7 +77,8 @@ def _scanned(plan: dict[str, Any]) -> Iterator[str]:
 def poll(session: Session) -> object:
     job = session.scalars(select(Job).where(Job.status == Status.PENDING)).one()
     position = read.queue_position(session, job)
-    return read.eta_seconds(session, job, position, datetime.now(UTC))
+    known = waiting.look(session, within_s=30)
+    return read.eta_seconds(session, job, position, datetime.now(UTC), mean_s=known.mean_s, at_once=known.at_once)
 
 
 QUESTIONS: dict[str, Callable[[Session], object]] = {

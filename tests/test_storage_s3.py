@@ -47,10 +47,11 @@ def bucket(new_bucket: Callable[[], Bucket]) -> Bucket:
 
 
 def open_bucket(bucket: Bucket, prefix: str = "", *, name: str = "") -> S3Storage:
-    storage = S3Storage(name or bucket.name, prefix, endpoint_url=bucket.endpoint_url, part_bytes=PART)
     if not name:
-        storage.mark()
-    return storage
+        S3Storage(name or bucket.name, prefix, endpoint_url=bucket.endpoint_url, part_bytes=PART).mark()
+    return S3Storage(
+        name or bucket.name, prefix, endpoint_url=bucket.endpoint_url, part_bytes=PART
+    )  # without a client yet
 
 
 def store(storage: S3Storage, content: bytes = b"a recording") -> str:

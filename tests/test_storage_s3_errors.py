@@ -30,10 +30,11 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def open_bucket(bucket: Bucket, *, name: str = "") -> S3Storage:
-    storage = S3Storage(name or bucket.name, endpoint_url=bucket.endpoint_url, part_bytes=5 * 1024**2)
     if not name:
-        storage.mark()
-    return storage
+        S3Storage(name or bucket.name, endpoint_url=bucket.endpoint_url, part_bytes=5 * 1024**2).mark()
+    return S3Storage(
+        name or bucket.name, endpoint_url=bucket.endpoint_url, part_bytes=5 * 1024**2
+    )  # without a client yet
 
 
 def store(storage: S3Storage, content: bytes = b"a recording") -> str:

@@ -1,0 +1,85 @@
+"""`pauses` and `audit`: queues and callers whose waiting jobs are not begun; what operators changed."""
+
+import argparse
+from getpass import getuser
+from typing import Any
+
+from admin.commands import Commands, add_command, add_group, positive, print_json, print_table
+from database import transaction
+from jobs import audit, pauses
+from models import Pause
+
+SOME = 50
+LOGGED = ("at", "actor", "action", "target", "detail")
+QUEUE_HELP = "transcription.high, transcription.normal or transcription.retry"
+CALLER_HELP = "as `owner` in `jobs show`; empty: whoever needs no key"
+
+
+def operator() -> str:
+    """Who runs this, for the audit log."""
+    return f"{getuser()} (python -m admin)"
+
+
+def add(groups: Commands) -> None:
+    commands = add_group(groups, "pauses", about="queues and callers whose waiting jobs are not begun")
+    add_command(commands, "list", _list, about="what is paused", example="pauses list")
+    paused = add_command(
+        commands, "add", _pause, about="pause; what runs goes on", example="pauses add --queue transcription.normal"
+    )
+    _add_target(paused)
+    paused.add_argument("--reason", metavar="TEXT", help="for those who look later")
+    example = "pauses remove --queue transcription.normal"
+    _add_target(add_command(commands, "remove", _resume, about="begin its jobs again", example=example))
+    logged = add_command(groups, "audit", _audit, about="what operators changed, newest first", example="audit")
+    logged.add_argument("--limit", type=positive, default=SOME, metavar="N", help=f"so many at most; default {SOME}")
+
+
+def _add_target(command: argparse.ArgumentParser) -> None:
+    which = command.add_mutually_exclusive_group(required=True)
+    which.add_argument("--queue", metavar="NAME", help=QUEUE_HELP)
+    which.add_argument("--caller", metavar="OWNER", help=CALLER_HELP)
+
+
+def _target(asked: argparse.Namespace) -> tuple[str, str]:
+    return (pauses.QUEUE, asked.queue) if asked.queue is not None else (pauses.CALLER, asked.caller)
+
+
+def _list(asked: argparse.Namespace) -> None:
+    with transaction() as session:
+        found = [_as_shown(one) for one in pauses.pauses(session)]
+    _show(asked, found, "KIND NAME SINCE BY REASON")
+
+
+def _pause(asked: argparse.Namespace) -> None:
+    kind, name = _target(asked)
+    with transaction() as session:
+        found = _as_shown(pauses.pause(session, kind, name, actor=operator(), reason=asked.reason))
+    _show(asked, [found], "KIND NAME SINCE BY REASON")
+
+
+def _resume(asked: argparse.Namespace) -> None:
+    kind, name = _target(asked)
+    with transaction() as session:
+        pauses.resume(session, kind, name, actor=operator())
+    if not asked.json:
+        print(f"The waiting jobs of this {kind} are begun again.")
+
+
+def _audit(asked: argparse.Namespace) -> None:
+    with transaction() as session:
+        entries = audit.entries(session, limit=asked.limit)
+        found = [
+            {name: getattr(one, name) for name in ("at", "actor", "action", "target", "detail")} for one in entries
+        ]
+    _show(asked, found, "AT ACTOR ACTION TARGET DETAIL")
+
+
+def _as_shown(one: Pause) -> dict[str, Any]:
+    return {name: getattr(one, name) for name in ("kind", "name", "paused_at", "paused_by", "reason")}
+
+
+def _show(asked: argparse.Namespace, found: list[dict[str, Any]], columns: str) -> None:
+    if asked.json:
+        print_json(found)
+    else:
+        print_table(columns.split(), [tuple(row.values()) for row in found])
