@@ -132,9 +132,7 @@ class Job(Base):
         CheckConstraint("task IN ('transcribe','translate')", name="task"),
         CheckConstraint("progress BETWEEN 0 AND 100", name="progress"),
         CheckConstraint("size_bytes > 0 OR (size_bytes = 0 AND source_url IS NOT NULL)", name="size"),
-        CheckConstraint(
-            "(status = 'processing') = (num_nulls(lease_until, deadline_at, claimed_by) = 0)", name="lease"
-        ),
+        CheckConstraint("(status = 'processing') = (num_nulls(lease_until,deadline_at,claimed_by) = 0)", name="lease"),
         CheckConstraint("(status IN ('completed','failed','cancelled')) = (completed_at IS NOT NULL)", name="final"),
         CheckConstraint("status <> 'processing' OR attempt > 0", name="attempt"),
         CheckConstraint("status <> 'failed' OR error_code IS NOT NULL", name="failed_says_why"),
@@ -245,14 +243,12 @@ class Process(Base):
     """One row a relay or worker child, refreshed every few seconds: who is alive, and what it counts."""
 
     __tablename__ = "processes"
-
     id: Mapped[str] = mapped_column(primary_key=True)  # host:main pid:child pid
     kind: Mapped[str]
     worker: Mapped[str]  # host:main pid; the children of one worker share it
     queues: Mapped[list[str]] = mapped_column(JSONB())
-    stats: Mapped[Json] = mapped_column(
-        "pool", server_default=text("'{}'")
-    )  # a child's model pool, a relay's housekeeping
+    # A child's model pool, a relay's housekeeping
+    stats: Mapped[Json] = mapped_column("pool", server_default=text("'{}'"))
     illness: Mapped[Json | None] = mapped_column(JSONB(none_as_null=True))  # {code, message, since}: it claims no job
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -267,7 +263,6 @@ class Pause(Base):
     """A queue, or a caller, whose waiting jobs are not begun. What runs goes on."""
 
     __tablename__ = "pauses"
-
     kind: Mapped[str] = mapped_column(primary_key=True)  # queue, caller
     name: Mapped[str] = mapped_column(primary_key=True)  # of the queue; the caller's `owner`
     paused_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
@@ -277,11 +272,20 @@ class Pause(Base):
     __table_args__ = (CheckConstraint("kind IN ('queue','caller')", name="kind"),)
 
 
+class Cordon(Base):
+    """A worker that begins no job; its children see it with their next sign of life."""
+
+    __tablename__ = "cordons"
+    worker: Mapped[str] = mapped_column(primary_key=True)  # as in processes
+    drains: Mapped[bool]  # gives back what it runs, too
+    since: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    ordered_by: Mapped[str]
+
+
 class AuditEntry(Base):
     """What an operator changed; written with the change itself."""
 
     __tablename__ = "audit_log"
-
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=NEW_ID)
     at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     actor: Mapped[str]  # a caller's name, or who ran `python -m admin`
@@ -294,7 +298,6 @@ class ModelOrder(Base):
     """The last order about a model; workers that live see it with their next sign of life."""
 
     __tablename__ = "model_orders"
-
     size: Mapped[str] = mapped_column(primary_key=True)
     wanted: Mapped[str]
     ordered_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())

@@ -27,6 +27,7 @@ import errors
 from celery_app import app
 from config import Settings, get_settings, memory_folder, set_environment
 from database import init_db
+from jobs.cordons import Watch
 from jobs.presence import Identity, Presence, new_birth
 from jobs.routing import WEBHOOKS
 from models import ModelOrder
@@ -158,17 +159,18 @@ def _prepare_child(settings: Settings, identity: Identity, drain_file: Path, ser
     metrics.start(without=metrics.OF_THE_POOL if servers else ())  # the engine server's pool holds the weights
     traces.start(settings, "worker")
     equipment: list[_Equipment] = []  # until there is any, nothing is counted
-    orders = Orders()
+    orders, cordon = Orders(), Watch(identity.worker)
     presence = Presence(
         identity,
         settings,
         lambda: equipment[0].stats() if equipment else {},
         orders.put,
         lambda: equipment[0].illness() if equipment else None,
+        cordon,
     )
     presence.start()
     signals.worker_process_shutdown.connect(lambda **_: presence.stop(), weak=False)
-    equipment.append(_equip(settings, identity, drain_file, servers, orders))
+    equipment.append(_equip(settings, identity, drain_file, servers, orders, cordon))
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +185,9 @@ class _Equipment:
         return asdict(illness) if illness else None
 
 
-def _equip(settings: Settings, identity: Identity, drain_file: Path, servers: list[Path], orders: Orders) -> _Equipment:
+def _equip(
+    settings: Settings, identity: Identity, drain_file: Path, servers: list[Path], orders: Orders, cordon: Watch
+) -> _Equipment:
     """Build what attempts need, without loading a model unless MODEL_WARMUP asks for it."""
     import tasks
     from engines import open_engine
@@ -206,7 +210,7 @@ def _equip(settings: Settings, identity: Identity, drain_file: Path, servers: li
     Thread(target=_obey_orders, args=(orders, pool, engine), name="orders", daemon=True).start()
     storage = open_storage(settings)
     breaker = Breaker(partial(_probe, settings, storage, pool), drain_file.exists)
-    work = attempt.Workplace(settings, storage, pool, engine, identity.name, drain_file.exists, breaker)
+    work = attempt.Workplace(settings, storage, pool, engine, identity.name, drain_file.exists, breaker, cordon)
     tasks.equip(partial(attempt.run, work=work))
     return _Equipment(lambda: {"devices": engine.pool_stats(pool.get_stats())}, breaker)
 

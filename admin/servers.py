@@ -177,7 +177,7 @@ def relay(settings: Settings) -> Finding:
 def workers(settings: Settings) -> Finding:
     with transaction() as session:
         alive = read.alive(session, "worker", within_s=presence.seen_within_s(settings))
-    if ill := [child for child in alive if child.illness]:
+    if ill := [child for child in alive if presence.is_ill(child)]:
         who, why = f"{len(ill)} of {len(alive)} worker children are ill", presence.illnesses(ill)
         return (fail if len(ill) == len(alive) else warn)(f"{who}: {'; '.join(why)}", "They go on when it is mended.")
     drawn = {queue for child in alive for queue in child.queues}

@@ -1,4 +1,4 @@
-"""`pauses` and `audit`: queues and callers whose waiting jobs are not begun; what operators changed."""
+"""`pauses`, `workers`, `audit`: what is not begun, who begins nothing, and what operators changed."""
 
 import argparse
 from getpass import getuser
@@ -6,7 +6,7 @@ from typing import Any
 
 from admin.commands import Commands, add_command, add_group, positive, print_json, print_table
 from database import transaction
-from jobs import audit, pauses
+from jobs import audit, cordons, pauses
 from models import Pause
 
 SOME = 50
@@ -30,6 +30,17 @@ def add(groups: Commands) -> None:
     paused.add_argument("--reason", metavar="TEXT", help="for those who look later")
     example = "pauses remove --queue transcription.normal"
     _add_target(add_command(commands, "remove", _resume, about="begin its jobs again", example=example))
+    workers = add_group(groups, "workers", about="workers that begin no job while they are cordoned")
+    cordoned = add_command(
+        workers, "cordon", _cordon, about="have it begin no job, and live on", example="workers cordon HOST:PID.BORN"
+    )
+    cordoned.add_argument("--drain", action="store_true", help="it also gives back what it runs, uncounted")
+    freed = add_command(
+        workers, "uncordon", _uncordon, about="let it begin jobs again", example="workers uncordon HOST:PID.BORN"
+    )
+    for command in (cordoned, freed):
+        command.add_argument("worker", metavar="WORKER", help="as GET /admin/workers names it")
+    add_command(workers, "list", _workers, about="those that are cordoned", example="workers list")
     logged = add_command(groups, "audit", _audit, about="what operators changed, newest first", example="audit")
     logged.add_argument("--limit", type=positive, default=SOME, metavar="N", help=f"so many at most; default {SOME}")
 
@@ -63,6 +74,29 @@ def _resume(asked: argparse.Namespace) -> None:
         pauses.resume(session, kind, name, actor=operator())
     if not asked.json:
         print(f"The waiting jobs of this {kind} are begun again.")
+
+
+def _cordon(asked: argparse.Namespace) -> None:
+    with transaction() as session:
+        cordons.cordon(session, asked.worker, drains=asked.drain, actor=operator())
+    if not asked.json:
+        print("It begins no job from its next sign of life on.")
+
+
+def _uncordon(asked: argparse.Namespace) -> None:
+    with transaction() as session:
+        cordons.uncordon(session, asked.worker, actor=operator())
+    if not asked.json:
+        print("It begins jobs again.")
+
+
+def _workers(asked: argparse.Namespace) -> None:
+    with transaction() as session:
+        found = [
+            {name: getattr(one, name) for name in ("worker", "drains", "since", "ordered_by")}
+            for one in cordons.cordons(session)
+        ]
+    _show(asked, found, "WORKER DRAINS SINCE BY")
 
 
 def _audit(asked: argparse.Namespace) -> None:

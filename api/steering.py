@@ -1,4 +1,4 @@
-"""/admin: pauses of queues and callers, and the log of what operators changed."""
+"""/admin: pauses of queues and callers, cordons of workers, and the log of what operators changed."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -8,13 +8,14 @@ from fastapi import APIRouter, Depends, Query, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 
 import errors
-from api.deps import Admin, ReadSession, an_admin
+from api.deps import Admin, AppSettings, ReadSession, an_admin
 from api.present import edges
 from api.problems import documented
 from api.schemas import JOB_ID, MOMENT, ListOut
 from database import transaction
-from jobs import audit, pauses
+from jobs import audit, cordons, pauses, presence, read
 from jobs.read import page_of
+from models import Cordon, Process
 from telemetry.events import emit
 
 router = APIRouter(prefix="/admin", tags=["admin"], dependencies=[Depends(an_admin)])
@@ -45,6 +46,21 @@ class AuditEntryOut(BaseModel):
     action: str = Field(examples=["queue.paused"])
     target: str = Field(examples=["transcription.normal"])
     detail: dict[str, Any] = Field(examples=[{"reason": "new driver"}])
+
+
+class CordonOut(BaseModel):
+    since: datetime = Field(examples=[MOMENT])
+    ordered_by: str = Field(examples=["operator"])
+    drains: bool = Field(description="It gives back what it runs, too.", examples=[False])
+
+
+class WorkerOut(BaseModel):
+    worker: str = Field(examples=["host:4711.1f2e3d4c"])
+    queues: list[str] = Field(examples=[["transcription.high", "transcription.normal"]])
+    children: int = Field(examples=[2])
+    started_at: datetime = Field(examples=[MOMENT])
+    ill: list[dict[str, Any]] = Field(description="Of children that claim no job: code, message, since.", examples=[[]])
+    cordon: CordonOut | None = Field(examples=[None])
 
 
 @router.get("/pauses", responses=documented(401, 403, 429, 503))
@@ -94,3 +110,51 @@ def list_audit(
     page = page_of(audit.entries(session, limit=limit + 1, before=after), limit)
     shown = [AuditEntryOut.model_validate(entry, from_attributes=True) for entry in page.rows]
     return ListOut[AuditEntryOut](data=shown, **edges(page))
+
+
+@router.get("/workers", responses=documented(401, 403, 429, 503))
+def list_workers(session: ReadSession, settings: AppSettings) -> list[WorkerOut]:
+    """Those that live, with their children: the queues they draw from, and why one claims no job."""
+    ordered = {one.worker: one for one in cordons.cordons(session)}
+    children: dict[str, list[Process]] = {}
+    for child in read.alive(session, "worker", within_s=presence.seen_within_s(settings)):
+        children.setdefault(child.worker, []).append(child)
+    return [_worker_out(name, members, ordered.get(name)) for name, members in children.items()]
+
+
+def _worker_out(name: str, members: list[Process], ordered: Cordon | None) -> WorkerOut:
+    return WorkerOut(
+        worker=name,
+        queues=members[0].queues,
+        children=len(members),
+        started_at=min(child.started_at for child in members),
+        ill=[child.illness for child in members if child.illness and presence.is_ill(child)],
+        cordon=None if ordered is None else CordonOut.model_validate(ordered, from_attributes=True),
+    )
+
+
+@router.put("/workers/{worker}/cordon", responses=documented(401, 403, 404, 422, 429, 503))
+def cordon_worker(
+    worker: str,
+    admin: Admin,
+    drain: Annotated[bool, Query(description="It also gives back what it runs, uncounted.")] = False,  # noqa: FBT002
+) -> CordonOut:
+    """Have a worker begin no job, within seconds. It goes on living, and its models stay loaded."""
+    with transaction() as session:
+        found = cordons.cordon(session, worker, drains=drain, actor=admin.name)
+        shown = CordonOut.model_validate(found, from_attributes=True)
+    emit("worker.cordoned", worker=worker, drains=drain)
+    return shown
+
+
+@router.delete(
+    "/workers/{worker}/cordon",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=documented(401, 403, 404, 422, 429, 503),
+)
+def uncordon_worker(worker: str, admin: Admin) -> Response:
+    """Let it begin jobs again."""
+    with transaction() as session:
+        cordons.uncordon(session, worker, actor=admin.name)
+    emit("worker.uncordoned", worker=worker)
+    return Response(status_code=status.HTTP_204_NO_CONTENT)

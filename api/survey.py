@@ -101,9 +101,9 @@ def _problems(children: Sequence[Process]) -> list[str]:
     if not children:
         return ["no worker is alive"]
     found = []
-    if len(well) < len(children):
+    if ill := [child for child in children if presence.is_ill(child)]:
         why = "; ".join(presence.illnesses(children))
-        found.append(f"{len(children) - len(well)} of {len(children)} worker children are ill: {why}")
+        found.append(f"{len(ill)} of {len(children)} worker children are ill: {why}")
     drawn = {queue for child in well for queue in child.queues}
     missing = [queue for queue in (routing.HIGH, routing.NORMAL, routing.RETRY) if well and queue not in drawn]
     return found + [f"no worker that is well draws from {queue}" for queue in missing]
@@ -116,7 +116,7 @@ def _workers(children: Sequence[Process], jobs: dict[str, Any]) -> dict[str, Any
         "concurrency": len(well),
         "busy": min(jobs.get(Status.PROCESSING, 0), len(well)),
         "by_queue": Counter(queue for child in well for queue in child.queues),
-        "ill": [{"worker": child.id, **child.illness} for child in children if child.illness],
+        "ill": [{"worker": child.id, **(child.illness or {})} for child in children if presence.is_ill(child)],
     }
 
 

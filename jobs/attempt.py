@@ -35,6 +35,7 @@ from jobs import read
 from jobs.blame import cause_of
 from jobs.breaker import Breaker
 from jobs.claim import Claim
+from jobs.cordons import Watch, ring_again
 from jobs.fallback import Fallback
 from jobs.fetch import fetch
 from jobs.progress import LEAVE_CODE, Fence, Heartbeat, deadline_after_progress
@@ -69,6 +70,7 @@ class Workplace:
     name: str  # host:main pid:child pid
     is_draining: Callable[[], bool]
     breaker: Breaker
+    cordon: Watch
 
 
 def run(job_id: uuid.UUID, work: Workplace) -> None:
@@ -76,6 +78,9 @@ def run(job_id: uuid.UUID, work: Workplace) -> None:
 
     A child that turned out to be ill rests before it returns: until then Celery gives it no other job.
     """
+    if work.cordon.found is not None:
+        _leave_to_others(job_id, work)
+        return
     try:
         claimed = claims.claim(job_id, claimed_by=work.name, settings=work.settings)
     except errors.Unavailable:
@@ -91,6 +96,14 @@ def run(job_id: uuid.UUID, work: Workplace) -> None:
     ):
         _attempt(claimed, work)
     work.breaker.rest()
+
+
+def _leave_to_others(job_id: uuid.UUID, work: Workplace) -> None:
+    """The worker is cordoned: the job is rung for others, and this child draws none until it is over."""
+    emit("claim.cordoned", job_id=str(job_id))
+    with suppress(errors.Unavailable), transaction() as session:
+        ring_again(session, job_id)
+    work.cordon.rest(work.is_draining)
 
 
 def _attempt(claimed: Claim, work: Workplace) -> None:
@@ -141,7 +154,7 @@ def _heartbeat(fence: Fence, work: Workplace) -> Heartbeat:
     return Heartbeat(
         fence,
         lease_s=work.settings.lease_seconds,
-        is_draining=work.is_draining,
+        is_draining=lambda: work.is_draining() or work.cordon.drains,
         on_overdue=on_overdue,
         waited_s=lambda: work.engine.waited_seconds,
     )

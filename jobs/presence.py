@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 import errors
 from config import Settings, get_settings
 from database import transaction
+from jobs import cordons
 from jobs.orders import Watch
 from models import ModelOrder, Process
 from telemetry.events import emit
@@ -69,7 +70,12 @@ def devices_of(children: Sequence[Process]) -> list[dict[str, Any]]:
 
 def illnesses(children: Sequence[Process]) -> list[str]:
     """Why children claim no job, each reason once."""
-    return sorted({child.illness["message"] for child in children if child.illness})
+    return sorted({child.illness["message"] for child in children if child.illness and is_ill(child)})
+
+
+def is_ill(child: Process) -> bool:
+    """One whose worker is cordoned claims no job either, and is as well as before."""
+    return child.illness is not None and child.illness["code"] != cordons.CODE
 
 
 def sign_in(
@@ -113,16 +119,19 @@ class Presence:
         stats: Callable[[], Mapping[str, Any]],
         on_order: Callable[[ModelOrder], object] | None = None,
         illness: Callable[[], Mapping[str, Any] | None] = lambda: None,
+        cordon: cordons.Watch | None = None,
     ) -> None:
         """`on_order` is told, on the same thread, of each order that was placed since the first look, once.
 
-        `illness` tells why the child claims no job: {code, message, since}; None where it is well.
+        `illness` tells why the child claims no job: {code, message, since}; None where it is well. `cordon` is
+        refreshed with each sign of life.
         """
         self._identity = identity
         self._interval_s = interval_s(settings)
         self._stats = stats
         self._on_order = on_order
         self._illness = illness
+        self._cordon = cordon
         self._orders = Watch()
         self._done = Event()
         self._counted: Mapping[str, Any] = {}
@@ -141,8 +150,18 @@ class Presence:
     def _run(self) -> None:
         while not self._done.is_set():
             self._look_for_orders()  # first, so that whoever is seen alive obeys what is ordered from then on
-            _attempt(lambda: sign_in(self._identity, self._counted, self._illness()))
+            _attempt(self._look_for_cordon)
+            _attempt(lambda: sign_in(self._identity, self._counted, self._why_not()))
             self._done.wait(self._interval_s)
+
+    def _look_for_cordon(self) -> None:
+        if self._cordon is not None:
+            with transaction() as session:
+                self._cordon.look(session)
+
+    def _why_not(self) -> Mapping[str, Any] | None:
+        cordoned = None if self._cordon is None else self._cordon.as_illness()
+        return self._illness() or cordoned
 
     def _look_for_orders(self) -> None:
         if self._on_order is None:

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from config import Settings
-from jobs import claim, read, routing
+from jobs import claim, cordons, read, routing
 from jobs.dead import unnotified
 from jobs.pauses import is_paused, paused_queues
 from jobs.progress import Fence
@@ -217,3 +217,4 @@ def choose_dead_letters(session: Session, lengths: Mapping[str, int]) -> Sequenc
 
 def forget_processes(session: Session) -> None:
     session.execute(delete(Process).where(Process.seen_at < func.now() - FORGET_PROCESSES_AFTER))
+    cordons.forget(session)

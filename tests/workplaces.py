@@ -6,6 +6,7 @@ from config import Settings
 from engines import open_engine
 from jobs.attempt import Workplace
 from jobs.breaker import Breaker
+from jobs.cordons import Watch
 from model_pool import ModelPool
 from storage import open_storage
 from tests.checker import WORKER
@@ -17,4 +18,4 @@ def workplace(settings: Settings, probe: Callable[[], None] = lambda: None) -> W
     storage.mark()
     pool = ModelPool(engine, size=1, max_size=1)
     breaker = Breaker(probe, lambda: False)
-    return Workplace(settings, storage, pool, engine, WORKER, lambda: False, breaker)
+    return Workplace(settings, storage, pool, engine, WORKER, lambda: False, breaker, Watch("host:1"))

@@ -1,4 +1,4 @@
-"""Steering: pauses of queues and callers, and a log of what operators changed.
+"""Steering: pauses of queues and callers, cordons of workers, and a log of what operators changed.
 
 Revision ID: 0010
 Revises: 0009
@@ -27,6 +27,13 @@ def upgrade() -> None:
         sa.CheckConstraint("kind IN ('queue','caller')", name="kind"),
     )
     op.create_table(
+        "cordons",
+        sa.Column("worker", sa.Text(), primary_key=True),
+        sa.Column("drains", sa.Boolean(), nullable=False),
+        sa.Column("since", sa.DateTime(timezone=True), server_default=NOW, nullable=False),
+        sa.Column("ordered_by", sa.Text(), nullable=False),
+    )
+    op.create_table(
         "audit_log",
         sa.Column("id", sa.Uuid(), primary_key=True),
         sa.Column("at", sa.DateTime(timezone=True), server_default=NOW, nullable=False),
@@ -39,4 +46,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("audit_log")
+    op.drop_table("cordons")
     op.drop_table("pauses")

@@ -48,3 +48,25 @@ def test_fault_18_a_worker_that_is_killed_while_it_stops_loses_nothing(service: 
     service.completed(job)
     note_time(18, "SIGTERM, then SIGKILL", time.monotonic() - killed)
     assert service.counters(job) == (2, 0, 0, 1)
+
+
+def test_a_drained_worker_gives_its_jobs_back_uncounted_begins_none_and_lives_on(service: Service) -> None:
+    service.restart("worker-2")
+    drained = service.processes["worker"].pid
+    workers = {str(row["worker"]) for row in service.rows("SELECT worker FROM processes WHERE kind = 'worker'")}
+    (name,) = (worker for worker in workers if f":{drained}." in worker)
+    jobs = [service.submit(seconds=90, every=True, sleep=0.5) for _ in range(4)]
+    until(lambda: {service.job(job)["status"] for job in jobs} == {"processing"})
+    assert service.http.put(f"/admin/workers/{name}/cordon", params={"drain": True}).status_code == 200
+    until(lambda: not any(f":{drained}." in str(service.job(job)["claimed_by"]) for job in jobs))
+    more = [service.submit() for _ in range(6)]
+    service.completed(*more, *jobs)
+    begun = service.rows("SELECT detail->>'claimed_by' AS child, at FROM job_events WHERE to_status = 'processing'")
+    assert service.children("worker")
+    assert {service.counters(job)[1:] for job in [*jobs, *more]} == {(0, 0, 0)}
+    assert service.http.delete(f"/admin/workers/{name}/cordon").status_code == 204
+    late = [service.submit(sleep=0.5) for _ in range(8)]
+    service.completed(*late)
+    again = service.rows("SELECT detail->>'claimed_by' AS child FROM job_events WHERE to_status = 'processing'")
+    ours = [sum(f":{drained}." in str(row["child"]) for row in found) for found in (begun, again)]
+    assert ours[1] > ours[0], "uncordoned, it begins jobs again"
