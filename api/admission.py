@@ -23,6 +23,7 @@ class Backlog:
     jobs: int
     audio_s: float
     free_bytes: int  # of the store
+    trouble: errors.StorageError | None  # of the store, where it cannot say
     at: float
 
 
@@ -36,7 +37,9 @@ class Admission:
         self._seen: Backlog | None = None
 
     def check(self) -> None:
-        """Raises Overloaded, or Unavailable where the database is away."""
+        """Raises Overloaded; Unavailable where the database is away, StorageError where the store is."""
+        if trouble := self._backlog().trouble:
+            raise type(trouble)(*trouble.args)  # a new one: one object raised in two threads mixes up its tracebacks
         if reason := self._reason():
             raise errors.Overloaded(f"{reason} Try again later.")
 
@@ -56,6 +59,8 @@ class Admission:
         hours = seen.audio_s / 3600
         if settings.max_waiting_audio_hours and hours >= settings.max_waiting_audio_hours:
             return f"About {hours:.1f} hours of audio are waiting, as much as is accepted."
+        if seen.trouble:
+            return str(seen.trouble)
         if seen.free_bytes < settings.min_free_disk_mb * 1024**2:
             return "There is hardly any room left to store recordings."
         return None
@@ -80,7 +85,12 @@ class Admission:
     def _look(self) -> Backlog:
         with transaction() as session:
             jobs, audio_s = read.backlog(session)
-        return Backlog(jobs, audio_s, self._storage.free_bytes(), monotonic())
+        free_bytes, trouble = 0, None
+        try:
+            free_bytes = self._storage.free_bytes()
+        except errors.StorageError as error:
+            trouble = error
+        return Backlog(jobs, audio_s, free_bytes, trouble, monotonic())
 
 
 def admit(request: Request) -> None:

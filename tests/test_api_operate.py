@@ -15,6 +15,7 @@ from jobs import claim, presence
 from jobs.retry import Cause
 from jobs.routing import HIGH, NORMAL, RETRY
 from tests.api_client import WAV, rows
+from tests.processes import until
 
 TRANSCRIBES = (HIGH, NORMAL, RETRY)
 ASKED = (
@@ -112,6 +113,24 @@ def test_health_says_which_worker_is_ill_and_why_and_counts_it_nowhere(client: C
     assert (name.partition(":")[0], code, datetime.fromisoformat(since)) == ("sick", "storage_away", ill["since"])
     assert 'whisper_queue_workers_ill{code="storage_away"} 1.0' in client.get("/metrics").text
     assert "whisper_queue_slots 1.0" in client.get("/metrics").text
+
+
+def test_while_the_storage_is_away_health_and_metrics_say_so_and_uploads_are_refused(
+    client: TestClient, settings: Settings
+) -> None:
+    away = settings.storage_dir.with_name("away")
+    settings.storage_dir.rename(away)
+    settings.storage_dir.mkdir()
+    health = client.get("/admin/health")
+    assert (health.status_code, health.json()["storage"]["ok"]) == (503, False)
+    assert "storage is away" in health.json()["problems"]
+    assert health.json()["backlog"]["accepting"] is False
+    assert 'whisper_queue_up{part="storage"} 0.0' in client.get("/metrics").text
+    refused = client.post("/transcribe/", files={"file": ("a.wav", WAV)})
+    assert (refused.status_code, refused.json()["code"]) == (503, "storage_away")
+    settings.storage_dir.rmdir()
+    away.rename(settings.storage_dir)
+    until(lambda: client.post("/transcribe/", files={"file": ("a.wav", WAV)}).status_code == 202)
 
 
 def test_health_names_a_queue_that_nobody_draws_from(client: Client) -> None:
