@@ -117,7 +117,7 @@ def list_workers(session: ReadSession, settings: AppSettings) -> list[WorkerOut]
     """Those that live, with their children: the queues they draw from, and why one claims no job."""
     ordered = {one.worker: one for one in cordons.cordons(session)}
     children: dict[str, list[Process]] = {}
-    for child in read.alive(session, "worker", within_s=presence.seen_within_s(settings)):
+    for child in read.transcribers(session, within_s=presence.seen_within_s(settings)):
         children.setdefault(child.worker, []).append(child)
     return [_worker_out(name, members, ordered.get(name)) for name, members in children.items()]
 

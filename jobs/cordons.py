@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 import errors
 from jobs import audit
+from jobs.routing import WEBHOOKS
 from jobs.states import Status, wake_relay
 from models import Cordon, Job, Process
 
@@ -25,7 +26,8 @@ FORGET_AFTER = timedelta(days=1)  # of a worker that is gone
 
 def cordon(session: Session, worker: str, *, drains: bool, actor: str) -> Cordon:
     """Raises NotFound where no such worker has signed in."""
-    if session.scalar(select(Process.id).where(Process.worker == worker, Process.kind == "worker").limit(1)) is None:
+    begins_jobs = (Process.worker == worker, Process.kind == "worker", Process.queues != [WEBHOOKS])
+    if session.scalar(select(Process.id).where(*begins_jobs).limit(1)) is None:
         raise errors.NotFound("There is no worker of this name. GET /admin/workers lists those that live.")
     changing = {"drains": drains, "ordered_by": actor}
     new = insert(Cordon).values(worker=worker, **changing)

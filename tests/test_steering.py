@@ -18,7 +18,7 @@ from database import transaction
 from jobs import attempt, claim, cordons, pauses, presence, sweep, waiting
 from jobs.progress import Fence
 from jobs.retry import Cause
-from jobs.routing import HIGH, NORMAL, QUEUES, RETRY
+from jobs.routing import HIGH, NORMAL, QUEUES, RETRY, WEBHOOKS
 from tests.api_client import WAV, rows
 from tests.checker import fail, job_now, many_jobs, new_job, sign_in, take
 from tests.processes import until
@@ -294,6 +294,9 @@ def test_a_cordoned_worker_is_no_capacity_and_no_illness(client: TestClient) -> 
         watch.look(session)
     assert watch.as_illness() is None
     assert client.put("/admin/workers/nobody:1.a/cordon").status_code == 404
+    sender = presence.Identity("worker", "sender", 1, 2, (WEBHOOKS,))
+    presence.sign_in(sender)
+    assert client.put(f"/admin/workers/{sender.worker}/cordon").status_code == 404, "it begins no jobs"
 
 
 def test_a_doorbell_that_a_cordoned_child_holds_is_rung_for_others(database: Settings, tmp_path: Path) -> None:
