@@ -48,7 +48,8 @@ class Breaker:
         """Block until the child is well, or the worker is told to stop. The child draws no job meanwhile."""
         while self.illness and not self._is_draining():
             self._pause(min(LONGEST_REST_S, FIRST_REST_S * 2 ** min(self._in_a_row - 1, 10)))
-            self._look_whether_it_is_well()
+            if not self._is_draining():  # a probe may take minutes
+                self._look_whether_it_is_well()
 
     def _look_whether_it_is_well(self) -> None:
         try:

@@ -88,10 +88,12 @@ def test_it_says_why_and_since_when_and_the_last_probe_knows_best(monkeypatch: p
 
 
 def test_a_child_that_rests_stops_at_once_when_it_is_told_to() -> None:
+    probed, drains = list[bool](), list[bool]()
+
     def probe() -> None:
+        probed.append(True)
         raise AWAY
 
-    drains = list[bool]()
     breaker = Breaker(probe, lambda: bool(drains))
     for _ in range(7):
         breaker.note_fault("storage_away", "away")  # a minute
@@ -101,6 +103,7 @@ def test_a_child_that_rests_stops_at_once_when_it_is_told_to() -> None:
     resting.join(10)
     assert not resting.is_alive()
     assert breaker.illness is not None
+    assert not probed, "which may take minutes"
 
 
 def test_the_pause_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
