@@ -66,7 +66,7 @@ def _languages(value: Any) -> Any:
 
 def _written_out(value: Any) -> Any:
     """pydantic would take a bare number for seconds since 1970."""
-    if isinstance(value, str) and not _ISO_8601.match(value):
+    if isinstance(value, int | float) or (isinstance(value, str) and not _ISO_8601.match(value)):
         raise ValueError("expected a date and time, such as 2026-01-31T09:30:00Z")
     return value
 
@@ -80,6 +80,7 @@ def _in_utc(value: datetime) -> datetime:
 
 
 Moment = Annotated[datetime, BeforeValidator(_written_out), AfterValidator(_in_utc)]
+RunAt = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(_in_utc)]
 OptionalText = Annotated[str | None, BeforeValidator(_absent)]
 Language = Annotated[str | None, BeforeValidator(_language)]
 Prompt = Annotated[str, StringConstraints(max_length=2000)]
@@ -134,7 +135,7 @@ class TranscribeOptions(BaseModel):
         None, ge=1, le=MAX_DELETE_AFTER_S, description="Delete audio, text and job so long after it is final."
     )
 
-    run_at: Annotated[AwareDatetime | None, BeforeValidator(_absent)] = Field(
+    run_at: Annotated[RunAt | None, BeforeValidator(_absent)] = Field(
         None, description="Not before this moment (RFC 3339), at most 30 days ahead.", examples=[MOMENT]
     )
     webhook_url: OptionalText = Field(

@@ -28,7 +28,7 @@ class PauseWanted(BaseModel):
 
     queue: str | None = Field(None, examples=["transcription.normal"])
     caller: str | None = Field(None, description="Its `owner`; empty: whoever needs no key.", examples=[None])
-    reason: str | None = Field(None, max_length=200, examples=["new driver"])
+    reason: str | None = Field(None, max_length=pauses.LONGEST_REASON, examples=["new driver"])
 
 
 class PauseOut(BaseModel):
@@ -133,7 +133,7 @@ def _worker_out(name: str, members: list[Process], ordered: Cordon | None) -> Wo
     )
 
 
-@router.put("/workers/{worker}/cordon", responses=documented(401, 403, 404, 422, 429, 503))
+@router.put("/workers/{worker}/cordon", responses=documented(401, 403, 404, 409, 422, 429, 503))
 def cordon_worker(
     worker: str,
     admin: Admin,

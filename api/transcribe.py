@@ -6,7 +6,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response, status
 from fastapi.responses import RedirectResponse
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 import errors
@@ -16,7 +16,7 @@ from api.patience import Wait
 from api.present import job_out, job_summary, result_out, segment_out
 from api.problems import documented
 from api.recording import PRESIGNED_S, Redirect
-from api.schemas import MOMENT, Cancelled, JobOut, JobSummary, PriorityName, SegmentsOut
+from api.schemas import MOMENT, Cancelled, JobOut, JobSummary, PriorityName, RunAt, SegmentsOut
 from api.subtitles import check_formats, check_words
 from api.validators import NOT_MODIFIED, headers_of, is_known, job_tag, result_tag
 from api.watch import Watchers
@@ -42,7 +42,7 @@ class Reschedule(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     priority: PriorityName = Field("normal", description="`high` starts before every `normal`.")
-    run_at: AwareDatetime | None = Field(None, description="Not before; null: now.", examples=[MOMENT])
+    run_at: RunAt | None = Field(None, description="Not before; null: now.", examples=[MOMENT])
 
 
 @router.get(

@@ -25,10 +25,11 @@ FORGET_AFTER = timedelta(days=1)  # of a worker that is gone
 
 
 def cordon(session: Session, worker: str, *, drains: bool, actor: str) -> Cordon:
-    """Raises NotFound where no such worker has signed in."""
-    begins_jobs = (Process.worker == worker, Process.kind == "worker", Process.queues != [WEBHOOKS])
-    if session.scalar(select(Process.id).where(*begins_jobs).limit(1)) is None:
-        raise errors.NotFound("There is no worker of this name. GET /admin/workers lists those that live.")
+    """Raises NotFound where no such worker has signed in; Conflict where it takes no jobs anyway."""
+    if (queues := _queues_of(session, worker)) is None:
+        raise errors.NotFound("There is no worker of this name. GET /admin/workers, or `workers list`, shows them.")
+    if queues == [WEBHOOKS]:
+        raise errors.Conflict("This worker only sends webhooks: it takes no jobs. Stop it to have it send none.")
     changing = {"drains": drains, "ordered_by": actor}
     new = insert(Cordon).values(worker=worker, **changing)
     upsert = new.on_conflict_do_update(index_elements=["worker"], set_=changing).returning(Cordon)
@@ -36,9 +37,16 @@ def cordon(session: Session, worker: str, *, drains: bool, actor: str) -> Cordon
     return session.scalars(upsert, execution_options={"populate_existing": True}).one()
 
 
+def _queues_of(session: Session, worker: str) -> list[str] | None:
+    """None where there is no such worker; no name of one holds what cannot be printed."""
+    of_it = select(Process.queues).where(Process.worker == worker, Process.kind == "worker").limit(1)
+    return session.scalar(of_it) if worker.isprintable() else None
+
+
 def uncordon(session: Session, worker: str, *, actor: str) -> None:
     """Raises NotFound where it is not cordoned."""
-    if session.scalar(delete(Cordon).where(Cordon.worker == worker).returning(Cordon.worker)) is None:
+    ended = delete(Cordon).where(Cordon.worker == worker).returning(Cordon.worker)
+    if not worker.isprintable() or session.scalar(ended) is None:
         raise errors.NotFound("This worker is not cordoned.")
     audit.note(session, actor, "worker.uncordoned", worker)
 

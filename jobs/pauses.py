@@ -14,6 +14,7 @@ from models import Job, Pause
 
 QUEUES = (HIGH, NORMAL, RETRY)
 QUEUE, CALLER = "queue", "caller"
+LONGEST_REASON = 200  # characters
 
 
 def queue_of_job() -> ColumnElement[str]:
@@ -37,8 +38,10 @@ def paused_queues(session: Session) -> set[str]:
 
 
 def pause(session: Session, kind: str, name: str, *, actor: str, reason: str | None = None) -> Pause:
-    """Pausing what is paused changes nothing. Raises InvalidOption for a queue that has no jobs."""
+    """Pausing what is paused changes nothing. Raises InvalidOption, for a queue that has no jobs too."""
     _check(kind, name)
+    if reason and not (reason.isprintable() and len(reason) <= LONGEST_REASON):
+        raise errors.InvalidOption(("reason", f"expected one line of at most {LONGEST_REASON} characters"))
     new = insert(Pause).values(kind=kind, name=name, paused_by=actor, reason=reason)
     if session.scalar(new.on_conflict_do_nothing().returning(Pause.name)) is not None:
         audit.note(session, actor, f"{kind}.paused", name, reason=reason)
@@ -61,3 +64,5 @@ def resume(session: Session, kind: str, name: str, *, actor: str) -> None:
 def _check(kind: str, name: str) -> None:
     if kind == QUEUE and name not in QUEUES:
         raise errors.InvalidOption(("queue", f"expected one of {', '.join(QUEUES)}"))
+    if kind == CALLER and not name.isprintable():
+        raise errors.InvalidOption(("caller", "expected the `owner` of its jobs, such as key:<id> or oidc:<sub>"))

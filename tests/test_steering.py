@@ -1,5 +1,6 @@
 """Operators steer: queues and callers are paused, jobs get another priority or time, and each job says why it waits."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -105,9 +106,29 @@ def test_a_pause_over_http_is_shown_logged_and_taken_back(client: TestClient) ->
     assert [(one["action"], one["detail"]["reason"]) for one in rest] == [("queue.paused", "new driver")]
 
 
-@pytest.mark.parametrize("wanted", [{}, {"queue": NORMAL, "caller": "a"}, {"queue": "webhooks"}, {"queue": "x"}])
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {},
+        {"queue": NORMAL, "caller": "a"},
+        {"queue": "webhooks"},
+        {"queue": "x\0"},
+        {"caller": "a\0b"},
+        {"caller": "\ud800"},
+        {"queue": NORMAL, "reason": "\0"},
+        {"queue": NORMAL, "reason": "\ud800"},
+        {"queue": NORMAL, "reason": "a" * 201},
+    ],
+)
 def test_a_pause_of_what_cannot_be_paused_is_refused(client: TestClient, wanted: dict[str, str]) -> None:
-    assert client.post("/admin/pauses", json=wanted).status_code == 422
+    headers = {"Content-Type": "application/json"}
+    assert client.post("/admin/pauses", content=json.dumps(wanted), headers=headers).status_code == 422
+    assert client.get("/admin/pauses").json() == []
+
+
+@pytest.mark.parametrize("params", [{}, {"queue": "x\0"}, {"caller": "a\0b"}])
+def test_what_cannot_be_paused_cannot_be_resumed(client: TestClient, params: dict[str, str]) -> None:
+    assert client.delete("/admin/pauses", params=params).status_code == 422
 
 
 def test_the_command_line_pauses_too(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
@@ -179,6 +200,25 @@ def test_a_waiting_job_is_put_off_though_its_doorbell_was_rung(client: TestClien
     assert not claimed(UUID(job_id), settings)
 
 
+@pytest.mark.parametrize("run_at", [None, "2020-01-01T00:00:00Z"])
+def test_a_job_that_is_due_keeps_its_place_when_it_is_told_to_run_now(
+    client: TestClient, settings: Settings, run_at: str | None
+) -> None:
+    first, second = submitted(client), submitted(client)
+    for job_id in (second, first):
+        assert client.patch(f"/transcribe/{job_id}", json={"run_at": run_at}).status_code == 200
+    assert [str(one) for one in rung(settings)] == [first, second]
+
+
+def test_a_moment_may_be_written_in_any_zone(client: TestClient) -> None:
+    there = (datetime.now(UTC) + timedelta(hours=25)).replace(tzinfo=None, microsecond=0)
+    job_id = submitted(client, run_at=f"{there.isoformat()}+23:00")
+    asked = {"run_at": f"{there.isoformat()}+22:00"}
+    moments = (client.get(f"/transcribe/{job_id}"), client.patch(f"/transcribe/{job_id}", json=asked))
+    left = [datetime.fromisoformat(one.json()["next_attempt_at"]) - there.replace(tzinfo=UTC) for one in moments]
+    assert left == [timedelta(hours=-23), timedelta(hours=-22)]
+
+
 def test_a_moment_that_has_passed_means_now(client: TestClient, settings: Settings) -> None:
     job_id = submitted(client, run_at="2020-01-01T00:00:00Z")
     ((age_s,),) = rows("SELECT extract(epoch FROM now() - run_at) FROM transcription_jobs")
@@ -186,12 +226,15 @@ def test_a_moment_that_has_passed_means_now(client: TestClient, settings: Settin
     assert [str(one) for one in rung(settings)] == [job_id]
 
 
-@pytest.mark.parametrize("run_at", ["2099-01-01T00:00:00Z", "2026-12-01T00:00:00", "tomorrow"])
-def test_a_moment_too_far_off_or_without_a_zone_is_refused(client: TestClient, run_at: str) -> None:
+@pytest.mark.parametrize(
+    "run_at", ["2099-01-01T00:00:00Z", "2026-12-01T00:00:00", "tomorrow", "3600", "0001-01-01T00:00:00+23:00"]
+)
+def test_a_moment_that_is_too_far_off_has_no_zone_or_is_none_is_refused(client: TestClient, run_at: str) -> None:
     answer = client.post("/transcribe/", files={"file": ("a.wav", WAV)}, data={"run_at": run_at})
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "run_at")
     job_id = submitted(client)
     assert client.patch(f"/transcribe/{job_id}", json={"run_at": run_at}).status_code == 422
+    assert client.patch(f"/transcribe/{job_id}", json={"run_at": 3600}).status_code == 422
 
 
 def test_what_has_begun_cannot_be_rescheduled_nor_what_is_anothers(client: TestClient, settings: Settings) -> None:
@@ -294,9 +337,14 @@ def test_a_cordoned_worker_is_no_capacity_and_no_illness(client: TestClient) -> 
         watch.look(session)
     assert watch.as_illness() is None
     assert client.put("/admin/workers/nobody:1.a/cordon").status_code == 404
-    sender = presence.Identity("worker", "sender", 1, 2, (WEBHOOKS,))
-    presence.sign_in(sender)
-    assert client.put(f"/admin/workers/{sender.worker}/cordon").status_code == 404, "it begins no jobs"
+    for method in (client.put, client.delete):
+        assert method("/admin/workers/a%00b/cordon").status_code == 404
+
+
+def test_a_worker_that_only_sends_webhooks_is_not_cordoned(client: TestClient) -> None:
+    sign_in("host:1:2", queues=(WEBHOOKS,))
+    answer = client.put("/admin/workers/host:1/cordon")
+    assert (answer.status_code, "takes no jobs" in answer.text) == (409, True)
 
 
 def test_a_doorbell_that_a_cordoned_child_holds_is_rung_for_others(database: Settings, tmp_path: Path) -> None:
