@@ -40,7 +40,7 @@ def get_batch(batch_id: UUID, session: ReadSession, settings: AppSettings, calle
             failed=counts[Status.FAILED],
             cancelled=counts[Status.CANCELLED],
         ),
-        jobs=[job_summary(job, settings) for job in jobs],
+        jobs=[job_summary(session, job, settings) for job in jobs],
         errors=batch.refused,
     )
 

@@ -23,4 +23,4 @@ def list_jobs(
 ) -> ListOut[JobSummary]:
     """Jobs, newest first. Every filter narrows; `after` continues where a page ended."""
     wanted = JobFilter(**query.model_dump(exclude={"limit", "after"}), owner=caller.scope)
-    return job_list(read.list_jobs(session, wanted, limit=query.limit, after=query.after), settings)
+    return job_list(session, read.list_jobs(session, wanted, limit=query.limit, after=query.after), settings)

@@ -23,53 +23,61 @@ from config import Settings
 from jobs import read
 from jobs.read import Page
 from jobs.states import Status
-from jobs.waiting import Facts, Reason
+from jobs.waiting import QUEUED, Facts, Reason, facts, reason_for
 from models import ErrorLog, Job, Result, SegmentRow
 
 
-def job_summary(job: Job, settings: Settings) -> JobSummary:
-    return JobSummary(**_summary(job, settings))
+def job_summary(session: Session, job: Job, settings: Settings) -> JobSummary:
+    return JobSummary(
+        job_id=job.id,
+        batch_id=job.batch_id,
+        filename=job.filename,
+        status=job.status,
+        progress=round(job.progress, 1),
+        priority=job.priority,
+        model_size=job.model_size,
+        model_used=job.model_used,
+        language=read.language_of(job),
+        task=job.task,
+        attempt=job.attempt,
+        max_attempts=settings.max_failures,
+        next_attempt_at=job.run_at if job.status == Status.PENDING and _is_later(job) else None,
+        error=None if job.error_code is None else ErrorInfo(code=job.error_code, message=job.error_message or ""),
+        source_url=job.source_url,
+        download=job.download,
+        audio=job.audio,
+        metadata=job.meta,
+        created_at=job.created_at,
+        started_at=job.started_at,
+        completed_at=job.completed_at,
+        delete_at=job.delete_at,
+        waiting_for=_why_it_waits(session, job),
+    )
 
 
-def _summary(job: Job, settings: Settings) -> dict[str, Any]:
-    return {
-        "job_id": job.id,
-        "batch_id": job.batch_id,
-        "filename": job.filename,
-        "status": job.status,
-        "progress": round(job.progress, 1),
-        "priority": job.priority,
-        "model_size": job.model_size,
-        "model_used": job.model_used,
-        "language": read.language_of(job),
-        "task": job.task,
-        "attempt": job.attempt,
-        "max_attempts": settings.max_failures,
-        "next_attempt_at": job.run_at if job.status == Status.PENDING and _is_later(job) else None,
-        "error": None if job.error_code is None else ErrorInfo(code=job.error_code, message=job.error_message or ""),
-        "source_url": job.source_url,
-        "download": job.download,
-        "audio": job.audio,
-        "metadata": job.meta,
-        "created_at": job.created_at,
-        "started_at": job.started_at,
-        "completed_at": job.completed_at,
-        "delete_at": job.delete_at,
-    }
+def _why_it_waits(session: Session, job: Job) -> WaitingFor | None:
+    """Without its place in line, which takes a question for each job."""
+    if job.status != Status.PENDING:
+        return None
+    known = facts(session)
+    return _waiting_for(reason_for(job, known, None, known.now()))
 
 
 def job_out(
     session: Session, job: Job, summary: JobSummary, position: int | None, known: Facts, reason: Reason | None
 ) -> JobOut:
     """Everything about one job: its place in the queue while it waits, its result once it is completed."""
-    now = datetime.now(UTC)
+    counted = position if reason is None or reason.code == QUEUED else None  # of what is held up nobody knows how long
     return JobOut(
-        **dict(summary),
+        **dict(summary) | {"waiting_for": _waiting_for(reason)},
         queue_position=position,
-        eta_seconds=read.eta_seconds(session, job, position, now, mean_s=known.mean_s, at_once=known.at_once),
-        waiting_for=None if reason is None else WaitingFor(code=reason.code, detail=reason.detail),
+        eta_seconds=read.eta_seconds(session, job, counted, known.now(), mean_s=known.mean_s, at_once=known.at_once),
         result=result_out(session, job),
     )
+
+
+def _waiting_for(reason: Reason | None) -> WaitingFor | None:
+    return None if reason is None else WaitingFor(code=reason.code, detail=reason.detail)
 
 
 def _is_later(job: Job) -> bool:
@@ -134,7 +142,7 @@ def error_out(error: ErrorLog) -> ErrorOut:
 
 
 def error_detail(session: Session, error: ErrorLog, settings: Settings) -> ErrorDetail:
-    job = job_summary(read.get_job(session, error.job_id), settings)
+    job = job_summary(session, read.get_job(session, error.job_id), settings)
     return ErrorDetail(**_error(error), stack_trace=error.stack_trace, job=job)
 
 
@@ -153,8 +161,8 @@ def _error(error: ErrorLog) -> dict[str, Any]:
     }
 
 
-def job_list(page: Page[Job], settings: Settings) -> ListOut[JobSummary]:
-    return ListOut[JobSummary](data=[job_summary(job, settings) for job in page.rows], **edges(page))
+def job_list(session: Session, page: Page[Job], settings: Settings) -> ListOut[JobSummary]:
+    return ListOut[JobSummary](data=[job_summary(session, job, settings) for job in page.rows], **edges(page))
 
 
 def error_list(page: Page[ErrorLog]) -> ListOut[ErrorOut]:

@@ -236,6 +236,11 @@ class ResultOut(BaseModel):
     segments: list[SegmentOut]
 
 
+class WaitingFor(BaseModel):
+    code: Literal["queued", "scheduled", "retry", "worker_trouble", "paused", "no_worker"] = Field(examples=["queued"])
+    detail: str = Field(examples=["Jobs that are taken before it: 3."])
+
+
 class JobSummary(BaseModel):
     job_id: UUID = Field(examples=[JOB_ID])
     batch_id: UUID | None = Field(examples=[None])
@@ -259,17 +264,12 @@ class JobSummary(BaseModel):
     started_at: datetime | None = Field(examples=[MOMENT])
     completed_at: datetime | None = Field(examples=[None])
     delete_at: datetime | None = Field(description="When it will be deleted, as the caller asked.", examples=[None])
-
-
-class WaitingFor(BaseModel):
-    code: Literal["queued", "scheduled", "retry", "worker_trouble", "paused", "no_worker"] = Field(examples=["queued"])
-    detail: str = Field(examples=["Jobs that are taken before it: 3."])
+    waiting_for: WaitingFor | None = Field(description="Why it waits; null unless pending.", examples=[None])
 
 
 class JobOut(JobSummary):
-    queue_position: int | None = Field(description="1 is next; null unless pending.", examples=[None])
+    queue_position: int | None = Field(description="1 is next; null unless it waits and is due.", examples=[None])
     eta_seconds: float | None = Field(description="Estimate; null where there is nothing to go by.", examples=[12.5])
-    waiting_for: WaitingFor | None = Field(description="Why it waits; null unless pending.", examples=[None])
     result: ResultOut | None = Field(description="Present when completed.", examples=[None])
 
 

@@ -69,7 +69,7 @@ def list_pauses(session: ReadSession) -> list[PauseOut]:
     return [PauseOut.model_validate(one, from_attributes=True) for one in pauses.pauses(session)]
 
 
-@router.post("/pauses", responses=documented(401, 403, 422, 429, 503))
+@router.post("/pauses", responses=documented(400, 401, 403, 422, 429, 503))
 def pause(wanted: PauseWanted, caller: Admin) -> PauseOut:
     """Pause a queue or a caller. What runs goes on, what comes is accepted and waits."""
     kind, name = _one(wanted.queue, wanted.caller)

@@ -1,6 +1,5 @@
 """One job: status, now or once it changes, segments, result; cancel and purge."""
 
-from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -28,7 +27,7 @@ from jobs.files import delete_files, transcript_key
 from jobs.reschedule import reschedule
 from jobs.states import Status
 from jobs.submit import decode_options
-from jobs.waiting import facts, reason_for
+from jobs.waiting import facts, place, reason_for
 from storage import Storage
 from telemetry.events import emit
 
@@ -72,22 +71,24 @@ def _shown(
     """Headers, and the job unless the caller has it as it is."""
     with transaction() as session:
         job = read.get_job(session, job_id, owner)
-        summary, position, known = job_summary(job, settings), read.queue_position(session, job), facts(session)
-        reason = reason_for(job, known, position, datetime.now(UTC))
+        summary, known = job_summary(session, job, settings), facts(session)
+        now = known.now()
+        position = place(session, job, now)
+        reason = reason_for(job, known, position, now)
         tag = job_tag(summary, position, reason, read.corrections(session, job_id))
         if is_known(request, tag):
             return headers_of(tag), None
         return headers_of(tag), job_out(session, job, summary, position, known, reason)
 
 
-@router.patch("/{job_id}", responses=documented(401, 404, 409, 422, 429, 503))
+@router.patch("/{job_id}", responses=documented(400, 401, 404, 409, 422, 429, 503))
 def reschedule_job(job_id: UUID, wanted: Reschedule, settings: AppSettings, caller: CallerOf) -> JobSummary:
     """Another priority, or another time, for a job that waits: 409 once it has begun."""
     changes = wanted.model_dump(include=wanted.model_fields_set)
     with transaction() as session:
-        job = reschedule(session, job_id, caller.scope, changes=changes)
+        shown = job_summary(session, reschedule(session, job_id, caller.scope, changes=changes), settings)
     emit("job.rescheduled", job_id=str(job_id), **changes)
-    return job_summary(job, settings)
+    return shown
 
 
 @router.get("/{job_id}/segments", responses=documented(401, 404, 422, 429, 503))

@@ -149,7 +149,7 @@ def batch_jobs(session: Session, batch_id: uuid.UUID, owner: str | None = None) 
 
 
 def queue_position(session: Session, job: Job) -> int | None:
-    """How many jobs are taken before this one, plus one; None unless it waits."""
+    """How many jobs that are due are taken before this one, plus one; None unless it waits."""
     if job.status != Status.PENDING:
         return None
     if job.retrying:
@@ -162,7 +162,7 @@ def queue_position(session: Session, job: Job) -> int | None:
 
 
 def _count(session: Session, which: ColumnElement[bool]) -> int:
-    some = select(Job.id).where(Job.status == Status.PENDING, which).limit(POSITION_CAP)
+    some = select(Job.id).where(Job.status == Status.PENDING, Job.run_at <= func.now(), which).limit(POSITION_CAP)
     return session.scalar(select(func.count()).select_from(some.subquery())) or 0
 
 
@@ -258,12 +258,13 @@ def _estimated(session: Session, at_least: int) -> int:
 
 
 def waiting(session: Session) -> dict[str, Any]:
-    """Jobs by status that are not final, the age of the oldest waiting one in seconds, and open dead letters.
+    """Jobs by status that are not final, since when in seconds the oldest one is due, and open dead letters.
 
-    Those that wait as in `waiting_jobs`.
+    Those that wait as in `waiting_jobs`. What is to run later waits too, and makes nobody late.
     """
     running = select(func.count()).select_from(Job).where(Job.status == Status.PROCESSING)
-    oldest = select(func.extract("epoch", func.now() - func.min(Job.created_at))).where(Job.status == Status.PENDING)
+    due = (Job.status == Status.PENDING, Job.run_at <= func.now())
+    oldest = select(func.extract("epoch", func.now() - func.min(Job.run_at))).where(*due)
     letters = select(func.count()).select_from(ErrorLog).where(ErrorLog.resolved_at.is_(None))
     age_s = session.scalar(oldest)
     return {

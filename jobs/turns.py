@@ -81,6 +81,7 @@ _AHEAD = text(
         CROSS JOIN LATERAL (
             SELECT FROM transcription_jobs
             WHERE status = 'pending' AND NOT retrying AND priority = :priority AND owner = other.owner
+              AND run_at <= now()
             LIMIT :turn
         ) AS waiting
         LIMIT {POSITION_CAP}
@@ -138,7 +139,7 @@ def _heads(session: Session, which: dict[str, Any], *, deepest: int) -> list[Any
 
 
 def jobs_ahead(session: Session, job: Job) -> int:
-    """How many waiting jobs of its priority have their turn before this one; an estimate where callers are many."""
+    """How many due jobs of its priority have their turn before this one; an estimate where callers are many."""
     its_own = {"priority": job.priority, "owner": job.owner}
     own = session.scalar(_OWN_AHEAD, its_own | {"run_at": job.run_at, "created_at": job.created_at}) or 0
     others = session.scalar(_AHEAD, its_own | {"turn": own + 1}) or 0

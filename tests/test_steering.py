@@ -4,6 +4,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -16,12 +17,12 @@ from admin.__main__ import main
 from app import create_app
 from config import Settings
 from database import transaction
-from jobs import attempt, claim, cordons, pauses, presence, sweep, waiting
+from jobs import attempt, claim, cordons, pauses, presence, read, sweep, waiting
 from jobs.progress import Fence
 from jobs.retry import Cause
 from jobs.routing import HIGH, NORMAL, QUEUES, RETRY, WEBHOOKS
 from tests.api_client import WAV, rows
-from tests.checker import fail, job_now, many_jobs, new_job, sign_in, take
+from tests.checker import fail, finish, job_now, many_jobs, new_job, sign_in, take
 from tests.processes import until
 from tests.workplaces import workplace
 
@@ -256,10 +257,12 @@ def why(client: TestClient, job_id: str) -> tuple[str, str]:
 
 def test_a_job_says_why_it_waits(client: TestClient, settings: Settings) -> None:
     first, second = submitted(client), submitted(client)
-    assert why(client, first) == ("no_worker", "It is due, and no worker is alive.")
+    assert why(client, first) == ("no_worker", "It is due, and no worker child takes jobs: none is alive.")
     ill = {"code": "storage_away", "message": "away", "since": datetime.now(UTC)}
     presence.sign_in(presence.Identity("worker", "sick", 1, 2, (HIGH, NORMAL)), illness=ill)
-    assert why(client, first) == ("no_worker", "It is due, and all 1 worker children are ill.")
+    assert why(client, first) == ("no_worker", "It is due, and no worker child takes jobs: 1 are ill.")
+    presence.sign_in(presence.Identity("worker", "calm", 1, 2, (HIGH,)), illness=ill | {"code": cordons.CODE})
+    assert why(client, first)[1].endswith("1 are ill and 1 are cordoned.")
     sign_in("host:1:2", queues=(HIGH,))
     assert why(client, first) == ("no_worker", f"It is due, and no worker that is well draws from {NORMAL}.")
     sign_in("host:1:3", queues=(HIGH, NORMAL))
@@ -273,6 +276,59 @@ def test_a_job_says_why_it_waits(client: TestClient, settings: Settings) -> None
     assert why(client, first)[0] == "worker_trouble"
     client.delete(f"/transcribe/{first}")
     assert client.get(f"/transcribe/{first}").json()["waiting_for"] is None
+
+
+def test_a_job_that_a_worker_gave_back_has_not_failed(client: TestClient, settings: Settings) -> None:
+    job_id = submitted(client)
+    claim.release(take(UUID(job_id), settings).fence, reason="drained", patience_s=5, delay_s=3600)
+    assert why(client, job_id)[0] == "retry"
+    assert why(client, job_id)[1].startswith("Its worker gave it back; it is tried again at")
+
+
+def test_each_job_of_a_list_says_why_it_waits(client: TestClient, settings: Settings) -> None:
+    sign_in("host:1:2", queues=(HIGH, NORMAL))
+    later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    job_ids = [submitted(client), submitted(client, run_at=later), submitted(client, priority="high")]
+    take(UUID(submitted(client)), settings)
+    paused("queue", HIGH)
+    reasons = {one["job_id"]: one["waiting_for"] for one in client.get("/jobs/").json()["data"]}
+    assert [reasons.pop(job_id)["code"] for job_id in job_ids] == ["queued", "scheduled", "paused"]
+    assert list(reasons.values()) == [None]
+
+
+def test_a_job_that_is_to_run_later_is_before_nobody_and_makes_nobody_late(
+    client: TestClient, settings: Settings
+) -> None:
+    later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    many_jobs(1, priority="high")
+    scheduled = submitted(client, run_at=later)
+    many_jobs(1, owner="key:other")
+    with transaction() as session:
+        session.execute(text("UPDATE transcription_jobs SET run_at = now() + interval '1 hour'"))
+        assert read.waiting(session)["oldest_pending_seconds"] is None
+    now = client.get(f"/transcribe/{submitted(client)}").json()
+    assert now["queue_position"] == 1
+    shown = client.get(f"/transcribe/{scheduled}").json()
+    assert (shown["queue_position"], shown["eta_seconds"]) == (None, None)
+
+
+def test_how_long_a_job_takes_is_not_guessed_while_it_is_held_up(client: TestClient, settings: Settings) -> None:
+    finish(take(UUID(submitted(client)), settings).fence)
+    sign_in("host:1:2", queues=(HIGH, NORMAL))
+    job_id = submitted(client)
+    assert client.get(f"/transcribe/{job_id}").json()["eta_seconds"] == 2.0
+    paused("queue", NORMAL)
+    held = client.get(f"/transcribe/{job_id}").json()
+    assert (held["queue_position"], held["eta_seconds"]) == (1, None)
+
+
+def test_the_database_says_what_is_due_though_a_clock_is_off(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = SimpleNamespace(now=lambda zone: datetime.now(zone) - timedelta(minutes=5))
+    monkeypatch.setattr(waiting, "datetime", late)
+    sign_in("host:1:2", queues=(HIGH, NORMAL))
+    assert why(client, submitted(client)) == ("queued", "It is next.")
 
 
 def put_off(interval: str) -> None:

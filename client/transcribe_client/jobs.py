@@ -71,6 +71,8 @@ def _details(job: Job) -> Iterator[tuple[str, object]]:
     if job["status"] in ("pending", "processing"):
         position, eta_s = job.get("queue_position"), job.get("eta_seconds")
         yield "progress", f"{job['progress']:.0f} %"
+        why = job.get("waiting_for") or {}
+        yield "waits", None if why.get("code", "queued") == "queued" else why["detail"]
         yield "queue", None if position is None else ordinal(position)
         yield "left", None if eta_s is None else f"about {duration(eta_s)}"
     yield "model", job["model_used"] or job["model_size"]

@@ -240,6 +240,9 @@ def _standing(job: Job) -> str:
     left = f", about {duration(job['eta_seconds'])} left" if job.get("eta_seconds") is not None else ""
     if job["status"] == "processing":
         return f"{job['progress']:.0f} %{left}"
+    why = job.get("waiting_for") or {}
+    if why.get("code", "queued") != "queued":
+        return plain(why["detail"])
     if position := job.get("queue_position"):
         return f"{ordinal(position)} in the queue{left}"
     return "waiting"
