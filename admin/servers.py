@@ -180,8 +180,13 @@ def workers(settings: Settings) -> Finding:
     if ill := [child for child in alive if presence.is_ill(child)]:
         who, why = f"{len(ill)} of {len(alive)} worker children are ill", presence.illnesses(ill)
         return (fail if len(ill) == len(alive) else warn)(f"{who}: {'; '.join(why)}", "They go on when it is mended.")
-    drawn = {queue for child in alive for queue in child.queues}
-    if missing := [queue for queue in (routing.HIGH, routing.NORMAL) if queue not in drawn]:
+    cordoned = len({child.worker for child in alive if child.illness})
+    drawn = {queue for child in alive if not child.illness for queue in child.queues}
+    missing = [queue for queue in (routing.HIGH, routing.NORMAL) if queue not in drawn]
+    if missing and cordoned:
+        found = f"no worker that begins jobs draws from {' and '.join(missing)}; cordoned: {cordoned}"
+        return fail(found, "`python -m admin workers list` says by whom; let one begin jobs: `workers uncordon`.")
+    if missing:
         return fail(f"no worker draws from {' and '.join(missing)}", "Start one: `make run`, or `python worker.py`.")
     found = f"{len({child.worker for child in alive})} alive, with {len(alive)} children"
     if missing := [queue for queue in routing.QUEUES if queue not in drawn]:

@@ -1,12 +1,15 @@
 """`pauses`, `workers`, `audit`: what is not begun, who begins nothing, and what operators changed."""
 
 import argparse
+import os
 from getpass import getuser
 from typing import Any
 
 from admin.commands import Commands, add_command, add_group, positive, print_json, print_table
+from config import get_settings
 from database import transaction
-from jobs import audit, cordons, pauses
+from jobs import audit, cordons, pauses, presence
+from jobs.workers import Worker, workers
 from models import Pause
 
 SOME = 50
@@ -17,7 +20,11 @@ CALLER_HELP = "as `owner` in `jobs show`; empty: whoever needs no key"
 
 def operator() -> str:
     """Who runs this, for the audit log."""
-    return f"{getuser()} (python -m admin)"
+    try:
+        name = getuser()
+    except (KeyError, OSError):  # in a container whose user has no name
+        name = f"user {os.getuid()}"
+    return f"{name} (python -m admin)"
 
 
 def add(groups: Commands) -> None:
@@ -30,17 +37,17 @@ def add(groups: Commands) -> None:
     paused.add_argument("--reason", metavar="TEXT", help="for those who look later")
     example = "pauses remove --queue transcription.normal"
     _add_target(add_command(commands, "remove", _resume, about="begin its jobs again", example=example))
-    workers = add_group(groups, "workers", about="workers that begin no job while they are cordoned")
+    of_workers = add_group(groups, "workers", about="who takes jobs; a worker that is cordoned begins none")
     cordoned = add_command(
-        workers, "cordon", _cordon, about="have it begin no job, and live on", example="workers cordon HOST:PID.BORN"
+        of_workers, "cordon", _cordon, about="have it begin no job, and live on", example="workers cordon HOST:PID.BORN"
     )
     cordoned.add_argument("--drain", action="store_true", help="it also gives back what it runs, uncounted")
     freed = add_command(
-        workers, "uncordon", _uncordon, about="let it begin jobs again", example="workers uncordon HOST:PID.BORN"
+        of_workers, "uncordon", _uncordon, about="let it begin jobs again", example="workers uncordon HOST:PID.BORN"
     )
     for command in (cordoned, freed):
-        command.add_argument("worker", metavar="WORKER", help="as GET /admin/workers names it")
-    add_command(workers, "list", _workers, about="those that are cordoned", example="workers list")
+        command.add_argument("worker", metavar="WORKER", help="as `workers list` names it")
+    add_command(of_workers, "list", _workers, about="those that live, with their cordons", example="workers list")
     logged = add_command(groups, "audit", _audit, about="what operators changed, newest first", example="audit")
     logged.add_argument("--limit", type=positive, default=SOME, metavar="N", help=f"so many at most; default {SOME}")
 
@@ -92,11 +99,25 @@ def _uncordon(asked: argparse.Namespace) -> None:
 
 def _workers(asked: argparse.Namespace) -> None:
     with transaction() as session:
-        found = [
-            {name: getattr(one, name) for name in ("worker", "drains", "since", "ordered_by")}
-            for one in cordons.cordons(session)
-        ]
-    _show(asked, found, "WORKER DRAINS SINCE BY")
+        found = [_as_listed(one) for one in workers(session, within_s=presence.seen_within_s(get_settings()))]
+    if asked.json:
+        print_json(found)
+        return
+    print_table("WORKER QUEUES CHILDREN ILL CORDON SINCE BY".split(), [_row(one) for one in found])
+
+
+def _as_listed(one: Worker) -> dict[str, Any]:
+    told = {name: getattr(one, name) for name in ("worker", "queues", "children", "started_at", "ill")}
+    cordon = one.cordon and {name: getattr(one.cordon, name) for name in ("drains", "since", "ordered_by")}
+    return told | {"cordon": cordon}
+
+
+def _row(one: dict[str, Any]) -> tuple[object, ...]:
+    cordon = one["cordon"] or {}
+    state = ("draining" if cordon["drains"] else "cordoned") if cordon else None
+    ill = ", ".join(sorted({child["code"] for child in one["ill"]}))
+    about = (one["worker"], ", ".join(one["queues"]), one["children"], ill or None)
+    return (*about, state, cordon.get("since"), cordon.get("ordered_by"))
 
 
 def _audit(asked: argparse.Namespace) -> None:

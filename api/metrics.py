@@ -74,9 +74,17 @@ def _from_database(health: AdminHealth) -> Iterator[Metric]:
         yield _gauge(name, meaning, [], [([], value)])
     ill = Counter((one["code"],) for one in health.workers["ill"])
     yield _gauge("workers_ill", "Worker children that claim no job, by why.", ["code"], list(ill.items()))
+    yield from _steered(health)
     yield from _devices(health.devices)
     loaded = Counter((one["size"], one["compute_type"], str(one["process"])) for one in health.model_pool["loaded"])
     yield _gauge("models_loaded", "Models in memory.", ["size", "compute_type", "process"], list(loaded.items()))
+
+
+def _steered(health: AdminHealth) -> Iterator[Metric]:
+    paused = [([kind], sum(one["kind"] == kind for one in health.paused)) for kind in ("queue", "caller")]
+    yield _gauge("paused", "Queues and callers that an operator has paused.", ["kind"], paused)
+    cordoned = len(health.workers["cordoned"])
+    yield _gauge("workers_cordoned", "Workers that an operator lets begin no job.", [], [([], cordoned)])
 
 
 def _devices(devices: Sequence[dict[str, Any]]) -> Iterator[Metric]:

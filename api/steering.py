@@ -13,9 +13,9 @@ from api.present import edges
 from api.problems import documented
 from api.schemas import JOB_ID, MOMENT, ListOut
 from database import transaction
-from jobs import audit, cordons, pauses, presence, read
+from jobs import audit, cordons, pauses, presence
 from jobs.read import page_of
-from models import Cordon, Process
+from jobs.workers import workers
 from telemetry.events import emit
 
 router = APIRouter(prefix="/admin", tags=["admin"], dependencies=[Depends(an_admin)])
@@ -49,6 +49,8 @@ class AuditEntryOut(BaseModel):
 
 
 class CordonOut(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
     since: datetime = Field(examples=[MOMENT])
     ordered_by: str = Field(examples=["operator"])
     drains: bool = Field(description="It gives back what it runs, too.", examples=[False])
@@ -115,22 +117,8 @@ def list_audit(
 @router.get("/workers", responses=documented(401, 403, 429, 503))
 def list_workers(session: ReadSession, settings: AppSettings) -> list[WorkerOut]:
     """Those that live, with their children: the queues they draw from, and why one claims no job."""
-    ordered = {one.worker: one for one in cordons.cordons(session)}
-    children: dict[str, list[Process]] = {}
-    for child in read.transcribers(session, within_s=presence.seen_within_s(settings)):
-        children.setdefault(child.worker, []).append(child)
-    return [_worker_out(name, members, ordered.get(name)) for name, members in children.items()]
-
-
-def _worker_out(name: str, members: list[Process], ordered: Cordon | None) -> WorkerOut:
-    return WorkerOut(
-        worker=name,
-        queues=members[0].queues,
-        children=len(members),
-        started_at=min(child.started_at for child in members),
-        ill=[child.illness for child in members if child.illness and presence.is_ill(child)],
-        cordon=None if ordered is None else CordonOut.model_validate(ordered, from_attributes=True),
-    )
+    found = workers(session, within_s=presence.seen_within_s(settings))
+    return [WorkerOut.model_validate(one, from_attributes=True) for one in found]
 
 
 @router.put("/workers/{worker}/cordon", responses=documented(401, 403, 404, 409, 422, 429, 503))

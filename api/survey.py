@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 import errors
 import tasks
 from api.admission import Admission
 from api.schemas import AdminHealth, Component
 from config import VERSION, Settings
 from database import check_db_connection, get_db_stats, transaction
-from jobs import pauses, presence, read, routing
+from jobs import cordons, pauses, presence, read, routing
 from jobs.states import Status
 from models import Process
 from storage import Storage, new_key
@@ -30,12 +32,14 @@ class _Books:
     relays: Sequence[Process]
     backlog: dict[str, Any]
     paused: list[dict[str, Any]]
+    cordoned: list[dict[str, Any]]
 
 
 def survey(settings: Settings, storage: Storage, admission: Admission) -> AdminHealth:
     database, books = _from_database(settings, admission)
     redis, queues = _from_redis()
-    workers, devices = _workers(books.children, books.jobs), presence.devices_of(books.children)
+    workers = _workers(books.children, books.jobs) | {"cordoned": books.cordoned}
+    devices = presence.devices_of(books.children)
     parts = {"database": database, "redis": redis, "relay": _relay(books.relays), "storage": _room(storage)}
     problems = [f"{name} is away" for name, part in parts.items() if not part.ok]
     problems += _problems(books.children) if database.ok else []
@@ -67,10 +71,16 @@ def _from_database(settings: Settings, admission: Admission) -> tuple[Component,
             relays = read.alive(session, "relay", within_s=within_s)
             jobs = read.waiting(session)
             paused = [{"kind": one.kind, "name": one.name, "since": one.paused_at} for one in pauses.pauses(session)]
-        books = _Books(jobs, children, relays, admission.as_json(), paused)
+            cordoned = _cordoned(session, children)
+        books = _Books(jobs, children, relays, admission.as_json(), paused, cordoned)
     except errors.Unavailable:
-        return Component(ok=False), _Books({}, (), (), {}, [])
+        return Component(ok=False), _Books({}, (), (), {}, [], [])
     return Component(ok=True, latency_ms=latency_ms, pool=get_db_stats()), books
+
+
+def _cordoned(session: Session, children: Sequence[Process]) -> list[dict[str, Any]]:
+    alive, names = {child.worker for child in children}, ("worker", "since", "ordered_by", "drains")
+    return [{name: getattr(one, name) for name in names} for one in cordons.cordons(session) if one.worker in alive]
 
 
 def _relay(relays: Sequence[Process]) -> Component:
@@ -101,7 +111,10 @@ def _problems(children: Sequence[Process]) -> list[str]:
     if not children:
         return ["no worker is alive"]
     found = []
-    if ill := [child for child in children if presence.is_ill(child)]:
+    ill = [child for child in children if presence.is_ill(child)]
+    if not well and not ill:
+        return ["every worker is cordoned: none begins a job"]
+    if ill:
         why = "; ".join(presence.illnesses(children))
         found.append(f"{len(ill)} of {len(children)} worker children are ill: {why}")
     drawn = {queue for child in well for queue in child.queues}

@@ -19,6 +19,7 @@ from jobs.turns import POSITION_CAP, jobs_ahead
 from languages import MULTI
 from models import Batch, ErrorLog, Job, JobEvent, Process, Result, SegmentRow, made_at
 
+FIRST = 200  # submitted first, among whom the one that is due for longest is looked for; an index leads there
 RECENT = 20  # finished jobs from which waiting times are estimated
 COUNTED = 20_000  # waiting jobs are counted so far and estimated beyond: with 10 million a count takes seconds
 _ENTRIES = text("""
@@ -264,7 +265,8 @@ def waiting(session: Session) -> dict[str, Any]:
     """
     running = select(func.count()).select_from(Job).where(Job.status == Status.PROCESSING)
     due = (Job.status == Status.PENDING, Job.run_at <= func.now())
-    oldest = select(func.extract("epoch", func.now() - func.min(Job.run_at))).where(*due)
+    first = select(Job.run_at).where(*due).order_by(Job.created_at).limit(FIRST).subquery()
+    oldest = select(func.extract("epoch", func.now() - func.min(first.c.run_at)))
     letters = select(func.count()).select_from(ErrorLog).where(ErrorLog.resolved_at.is_(None))
     age_s = session.scalar(oldest)
     return {

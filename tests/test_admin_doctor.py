@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from time import time
 
@@ -19,6 +20,7 @@ from admin.finding import Finding, ok
 from config import Settings
 from database import transaction
 from engines.published import PUBLISHED
+from jobs import cordons
 from jobs.presence import Identity, sign_in
 from jobs.routing import QUEUES
 from storage import open_storage
@@ -177,6 +179,13 @@ def test_queues_that_nobody_draws_from_are_named(settings: Settings) -> None:
     sign_in(Identity("worker", "host", 2, 3, QUEUES[:2]))
     without_retry = found()["workers"]
     assert (without_retry.state, "transcription.retry" in without_retry.found) == ("WARN", True)
+
+
+def test_queues_whose_workers_are_all_cordoned_are_named_with_the_way_out(settings: Settings) -> None:
+    cordoned = {"code": cordons.CODE, "message": "Cordoned by me.", "since": datetime.now(UTC)}
+    sign_in(Identity("worker", "host", 2, 3, QUEUES), illness=cordoned)
+    told = found()["workers"]
+    assert (told.state, "cordoned: 1" in told.found, "workers uncordon" in told.advice) == ("FAIL", True, True)
 
 
 def test_a_model_that_is_not_here_is_named(

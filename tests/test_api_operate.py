@@ -93,7 +93,14 @@ def test_health_adds_up_the_pools_of_all_children(client: Client) -> None:
     assert len(health["model_pool"]["loaded"]) == 2
     assert [(one["device"], one["pid"]) for one in health["devices"]] == [("cpu", 2), ("cpu", 3)]
     by_queue = dict.fromkeys(TRANSCRIBES, 2)
-    assert health["workers"] == {"alive": 1, "concurrency": 2, "busy": 0, "by_queue": by_queue, "ill": []}
+    assert health["workers"] == {
+        "alive": 1,
+        "concurrency": 2,
+        "busy": 0,
+        "by_queue": by_queue,
+        "ill": [],
+        "cordoned": [],
+    }
     assert health["queues"]["transcription.dlq"] == 0
     assert health["redis"]["used_memory_bytes"] > 0
     assert health["database"]["pool"]["size"] > 0

@@ -1,9 +1,7 @@
 """Operators steer: queues and callers are paused, jobs get another priority or time, and each job says why it waits."""
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -17,14 +15,12 @@ from admin.__main__ import main
 from app import create_app
 from config import Settings
 from database import transaction
-from jobs import attempt, claim, cordons, pauses, presence, read, sweep, waiting
+from jobs import claim, cordons, pauses, presence, read, sweep, waiting
 from jobs.progress import Fence
 from jobs.retry import Cause
-from jobs.routing import HIGH, NORMAL, QUEUES, RETRY, WEBHOOKS
+from jobs.routing import HIGH, NORMAL, QUEUES, RETRY
 from tests.api_client import WAV, rows
 from tests.checker import fail, finish, job_now, many_jobs, new_job, sign_in, take
-from tests.processes import until
-from tests.workplaces import workplace
 
 
 @pytest.fixture(autouse=True)
@@ -98,6 +94,7 @@ def test_a_pause_over_http_is_shown_logged_and_taken_back(client: TestClient) ->
     assert (made.status_code, again.json()) == (200, made.json())
     assert client.get("/admin/pauses").json() == [made.json()]
     assert [one["name"] for one in client.get("/admin/health").json()["paused"]] == [NORMAL]
+    assert 'whisper_queue_paused{kind="queue"} 1.0' in client.get("/metrics").text
     assert why(client, submitted(client))[0] == "paused"
     assert client.delete("/admin/pauses", params={"queue": NORMAL}).status_code == 204
     assert client.delete("/admin/pauses", params={"queue": NORMAL}).status_code == 404
@@ -366,78 +363,3 @@ def test_facts_about_all_jobs_are_asked_for_once_in_a_while(
         for _ in range(5):
             http.get(f"/transcribe/{job_id}")
     assert len(looks) == 1
-
-
-# Cordons
-
-
-def test_a_cordoned_worker_is_no_capacity_and_no_illness(client: TestClient) -> None:
-    identity = presence.Identity("worker", "host", 1, 2, (HIGH, NORMAL, RETRY))
-    presence.sign_in(presence.Identity("relay", "host", 9, 9))
-    presence.sign_in(identity)
-    (worker,) = client.get("/admin/workers").json()
-    assert (worker["worker"], worker["children"], worker["cordon"]) == (identity.worker, 1, None)
-    made = client.put(f"/admin/workers/{identity.worker}/cordon")
-    assert (made.status_code, made.json()["drains"]) == (200, False)
-    watch = cordons.Watch(identity.worker)
-    with transaction() as session:
-        watch.look(session)
-    presence.sign_in(identity, illness=watch.as_illness())
-    assert client.get("/admin/workers").json()[0]["cordon"]["ordered_by"] == "anybody"
-    health = client.get("/admin/health").json()
-    assert (health["workers"]["concurrency"], health["workers"]["ill"]) == (0, [])
-    assert not [problem for problem in health["problems"] if "ill" in problem]
-    assert client.delete(f"/admin/workers/{identity.worker}/cordon").status_code == 204
-    assert client.delete(f"/admin/workers/{identity.worker}/cordon").status_code == 404
-    with transaction() as session:
-        watch.look(session)
-    assert watch.as_illness() is None
-    assert client.put("/admin/workers/nobody:1.a/cordon").status_code == 404
-    for method in (client.put, client.delete):
-        assert method("/admin/workers/a%00b/cordon").status_code == 404
-
-
-def test_a_worker_that_only_sends_webhooks_is_not_cordoned(client: TestClient) -> None:
-    sign_in("host:1:2", queues=(WEBHOOKS,))
-    answer = client.put("/admin/workers/host:1/cordon")
-    assert (answer.status_code, "takes no jobs" in answer.text) == (409, True)
-
-
-def test_a_doorbell_that_a_cordoned_child_holds_is_rung_for_others(database: Settings, tmp_path: Path) -> None:
-    work = workplace(database.model_copy(update={"engine": "fake", "data_dir": tmp_path}))
-    job_id = new_job()
-    assert rung(database) == [job_id]
-    sign_in("host:1:2")
-    with transaction() as session:
-        cordons.cordon(session, "host:1", drains=False, actor="me")
-        work.cordon.look(session)
-    with ThreadPoolExecutor(1) as child:
-        running = child.submit(attempt.run, job_id, work)
-        until(lambda: rung(database) == [job_id])
-        assert not running.done(), "it draws no other"
-        with transaction() as session:
-            cordons.uncordon(session, "host:1", actor="me")
-            work.cordon.look(session)
-        running.result(10)
-    assert job_now(job_id).attempt == 0
-
-
-def test_the_command_line_cordons_too(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    sign_in("host:1.a:2")
-    assert main(["workers", "cordon", "host:1.a", "--drain"]) == 0
-    assert main(["workers", "list", "--json"]) == 0
-    assert '"drains": true' in capsys.readouterr().out
-    assert main(["workers", "uncordon", "host:1.a"]) == 0
-    assert main(["workers", "uncordon", "host:1.a"]) == 1
-
-
-def test_cordons_of_workers_that_are_gone_are_forgotten(database: Settings) -> None:
-    for name in ("host:1:2", "host:2:2"):
-        sign_in(name)
-    with transaction() as session:
-        for worker in ("host:1", "host:2"):
-            cordons.cordon(session, worker, drains=False, actor="me")
-        session.execute(text("UPDATE cordons SET since = now() - interval '2 days'"))
-        session.execute(text("UPDATE processes SET seen_at = now() - interval '2 days' WHERE worker = 'host:1'"))
-        sweep.forget_processes(session)
-        assert [one.worker for one in cordons.cordons(session)] == ["host:2"]

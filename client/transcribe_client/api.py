@@ -24,7 +24,7 @@ OPTION_OF = {"initial_prompt": "--prompt", "vad_filter": "--vad", "delete_after_
 OPTIONS = frozenset(  # fields of POST /transcribe/ that are options here, of other names or the same
     "model_size language task priority word_timestamps initial_prompt hotwords vad_filter temperature beam_size "
     "languages vad_threshold audio_track channels condition_on_previous_text "
-    "webhook_url metadata delete_after_seconds".split()
+    "webhook_url metadata delete_after_seconds run_at".split()
 )
 
 Job = dict[str, Any]  # as GET /transcribe/{job_id} has it, or GET /jobs/

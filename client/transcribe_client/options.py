@@ -68,6 +68,7 @@ class Asked:
     condition_on_previous_text: Annotated[bool | None, _asked(help="Show each part the text before it.")] = None
     temperature: Annotated[float | None, _asked(min=0, max=1, help="Sampling temperature.")] = None
     beam_size: Annotated[int | None, _asked(min=1, max=10, help="1 is fastest.")] = None
+    run_at: Annotated[str | None, _asked(metavar="MOMENT", help="Not before: 2026-12-24T03:00:00Z.")] = None
     webhook_url: Annotated[str | None, _asked(help="Called when a job is final.")] = None
     metadata: Annotated[
         list[str] | None, _asked("--metadata", "-m", metavar="K=V", help="Comes back with the job; or a JSON object.")
@@ -96,6 +97,7 @@ class Asked:
             "condition_on_previous_text": self.condition_on_previous_text,
             "temperature": self.temperature,
             "beam_size": self.beam_size,
+            "run_at": self.run_at,
             "webhook_url": self.webhook_url,
             "metadata": json.dumps(metadata, sort_keys=True) if metadata else None,
             "delete_after_seconds": after_s,

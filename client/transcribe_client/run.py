@@ -241,7 +241,7 @@ def _standing(job: Job) -> str:
     if job["status"] == "processing":
         return f"{job['progress']:.0f} %{left}"
     why = job.get("waiting_for") or {}
-    if why.get("code", "queued") != "queued":
+    if why.get("code") in ("paused", "scheduled"):
         return plain(why["detail"])
     if position := job.get("queue_position"):
         return f"{ordinal(position)} in the queue{left}"

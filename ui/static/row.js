@@ -46,7 +46,7 @@ export function stateOf(job, detail) {
   if (job.status !== "pending") return "";
   if (job.error && job.next_attempt_at) return `Tried again ${ago(job.next_attempt_at)}: ${job.error.message}`;
   const why = (detail ?? job).waiting_for;
-  if (why && why.code !== "queued") return why.detail;
+  if (why && ["paused", "scheduled"].includes(why.code)) return why.detail;
   if (!detail?.queue_position) return "in the queue";
   return detail.queue_position === 1 ? `next in the queue${left}` : `number ${number(detail.queue_position)} in the queue${left}`;
 }
