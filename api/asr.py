@@ -86,7 +86,7 @@ def _multipart() -> dict[str, Any]:
 
 
 DOOR: dict[str, Any] = {"dependencies": [Depends(admit)], "openapi_extra": _multipart()}
-REFUSED = documented(401, 403, 409, 413, 415, 422, 429, 500, 503, 507)
+REFUSED = documented(401, 403, 408, 409, 413, 415, 422, 429, 500, 503, 507)
 TEXT = {"description": "As `output` says.", "content": {"text/plain": {"schema": {"type": "string"}}}}
 
 

@@ -52,7 +52,7 @@ def _spoken() -> dict[int | str, dict[str, Any]]:
     texts = ("text/plain", FORMATS["srt"].media_type, FORMATS["vtt"].media_type, "text/event-stream")
     content = {media_type: {"schema": {"type": "string"}} for media_type in texts}
     ok = {"model": VerboseTranscription | Transcription, "content": content, "description": "As `response_format` says"}
-    return {200: ok, **openai_documented(400, 401, 403, 404, 409, 413, 429, 500, 503, 507)}
+    return {200: ok, **openai_documented(400, 401, 403, 404, 408, 409, 413, 429, 500, 503, 507)}
 
 
 SPOKEN: dict[str, Any] = {

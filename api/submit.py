@@ -77,7 +77,7 @@ class Submission:
     "/",
     status_code=status.HTTP_202_ACCEPTED,
     dependencies=[Depends(admit)],
-    responses=documented(401, 409, 413, 415, 422, 429, 503, 507),
+    responses=documented(401, 408, 409, 413, 415, 422, 429, 503, 507),
     openapi_extra=_multipart("file", many=False),
 )
 async def submit_recording(
@@ -104,7 +104,7 @@ async def submit_recording(
     "/batch",
     status_code=status.HTTP_202_ACCEPTED,
     dependencies=[Depends(admit)],
-    responses=documented(401, 409, 413, 422, 429, 503, 507),
+    responses=documented(401, 408, 409, 413, 422, 429, 503, 507),
     openapi_extra=_multipart("files", many=True),
 )
 async def submit_batch(
