@@ -7,6 +7,7 @@ Options are query parameters; those that we have no use for are ignored, as they
 from collections.abc import Mapping
 from contextlib import aclosing, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -22,7 +23,7 @@ from api.asr_answers import MEDIA_TYPE, Output, failure_of, language_of, transcr
 from api.files import disposition
 from api.problems import documented
 from api.schemas import Language, Prompt
-from api.uploads import Form, Limits, clean_name, kept_unless_refused, receive
+from api.uploads import Form, Limits, clean_name, receive
 from api.waiting import LEFT, Call, Following
 from config import VERSION
 from database import transaction
@@ -85,7 +86,7 @@ def _multipart() -> dict[str, Any]:
 
 
 DOOR: dict[str, Any] = {"dependencies": [Depends(admit)], "openapi_extra": _multipart()}
-REFUSED = documented(401, 403, 409, 413, 415, 422, 429, 500, 503, 507)
+REFUSED = documented(401, 403, 408, 409, 413, 415, 422, 429, 500, 503, 507)
 TEXT = {"description": "As `output` says.", "content": {"text/plain": {"schema": {"type": "string"}}}}
 
 
@@ -96,7 +97,7 @@ async def asr(call: Annotated[Call, Depends(Call)], options: Annotated[AsrOption
     The same request sent again while its job runs, or within ten minutes if its answer was lost, gets that job's text.
     """
     form = await _receive(call, options)
-    job_id = await run_in_threadpool(_accept, call, form, options, options.to_decode(), None)
+    job_id = await waiting.accept(call, form, partial(_asked, call, form, options, options.to_decode(), None))
     ended = await waiting.ended(call, waiting.follow(call, job_id))
     if ended is None:
         return Response(status_code=LEFT)
@@ -115,7 +116,7 @@ async def detect_language(
     """The language that is spoken. The job stops as soon as that is known; it is deleted an hour later."""
     form = await _receive(call, options)
     kept_s = min(filter(None, (DETECTED_KEPT_S, call.caller.delete_after_s)))
-    job_id = await run_in_threadpool(_accept, call, form, options, LOOK, kept_s)
+    job_id = await waiting.accept(call, form, partial(_asked, call, form, options, LOOK, kept_s))
     job = await _once_detected(call, waiting.follow(call, job_id))
     if job is None:
         return Response(status_code=LEFT)
@@ -137,14 +138,15 @@ async def _receive(call: Call, options: SoundOptions) -> Form:
     return await receive(call.request, call.storage, limits)
 
 
-def _accept(call: Call, form: Form, options: SoundOptions, decode: DecodeOptions, kept_s: int | None) -> UUID:
-    with kept_unless_refused(form, call.storage):
-        if not form.uploads:
-            raise errors.InvalidOption((FIELD, f"missing; send the recording as `curl -F {FIELD}=@recording.mp3` does"))
-        kept_s = kept_s or call.caller.delete_after_s
-        wanted = JobRequest(call.settings.whisper_model_size, "high", decode, delete_after_s=kept_s)
-        validate(wanted, call.settings)
-        return waiting.accept(call, form, options.named(form.uploads[0]), wanted)
+def _asked(
+    call: Call, form: Form, options: SoundOptions, decode: DecodeOptions, kept_s: int | None
+) -> tuple[Upload, JobRequest]:
+    if not form.uploads:
+        raise errors.InvalidOption((FIELD, f"missing; send the recording as `curl -F {FIELD}=@recording.mp3` does"))
+    kept_s = kept_s or call.caller.delete_after_s
+    wanted = JobRequest(call.settings.whisper_model_size, "high", decode, delete_after_s=kept_s)
+    validate(wanted, call.settings)
+    return options.named(form.uploads[0]), wanted
 
 
 async def _once_detected(call: Call, changes: Following) -> Job | None:

@@ -25,7 +25,9 @@ class Intake:
     def place(self) -> Iterator[None]:
         """For one body. Raises Overloaded, before the first byte of it is read."""
         if self._count >= self._most:
-            raise errors.Overloaded(f"{self._count} recordings are being uploaded, as many as are accepted at once.")
+            raise errors.Overloaded(
+                f"{self._count} recordings are being uploaded, as many as are accepted at once. Try again later."
+            )
         self._count += 1
         try:
             yield

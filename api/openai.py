@@ -2,8 +2,8 @@
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 from typing import Annotated, Any
-from uuid import UUID
 
 from fastapi import APIRouter, Depends, Response
 from fastapi.responses import StreamingResponse
@@ -52,7 +52,7 @@ def _spoken() -> dict[int | str, dict[str, Any]]:
     texts = ("text/plain", FORMATS["srt"].media_type, FORMATS["vtt"].media_type, "text/event-stream")
     content = {media_type: {"schema": {"type": "string"}} for media_type in texts}
     ok = {"model": VerboseTranscription | Transcription, "content": content, "description": "As `response_format` says"}
-    return {200: ok, **openai_documented(400, 401, 403, 404, 409, 413, 429, 500, 503, 507)}
+    return {200: ok, **openai_documented(400, 401, 403, 404, 408, 409, 413, 429, 500, 503, 507)}
 
 
 SPOKEN: dict[str, Any] = {
@@ -99,18 +99,17 @@ async def retrieve_model(model: str) -> Model:
 async def _speak(call: Call, task: str) -> Response:
     limits = Limits("file", 1, call.settings.max_upload_bytes, refuse_at_once=True, repeated=REPEATED)
     form = await receive(call.request, call.storage, limits)
-    options, job_id = await run_in_threadpool(_accept, call, form, task)
+    options = await kept_unless_refused(call.request, form, call.storage, partial(_options, form))
+    wanted = partial(options.to_request, task, call.settings, call.caller.delete_after_s)
+    job_id = await waiting.accept(call, form, lambda: (form.uploads[0], wanted()))
     changes = waiting.follow(call, job_id)
     return await (_streamed(call, changes) if options.stream else _whole(call, options, changes))
 
 
-def _accept(call: Call, form: Form, task: str) -> tuple[SpeechOptions, UUID]:
-    with kept_unless_refused(form, call.storage):
-        if not form.uploads:
-            raise MissingParameter(("file", NO_FILE))
-        options = read_options(form.fields)
-        wanted = options.to_request(task, call.settings, call.caller.delete_after_s)
-        return options, waiting.accept(call, form, form.uploads[0], wanted)
+def _options(form: Form) -> SpeechOptions:
+    if not form.uploads:
+        raise MissingParameter(("file", NO_FILE))
+    return read_options(form.fields)
 
 
 async def _whole(call: Call, options: SpeechOptions, changes: Following) -> Response:

@@ -115,6 +115,9 @@ def _service_error(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, (errors.Unavailable, errors.TooManyRequests)):
         headers["Retry-After"] = str(error.retry_after_s)
         emit("request.refused", code=error.code, reason=str(error))
+    if isinstance(error, errors.TooSlow):
+        headers["Connection"] = "close"  # the server would read the rest for as long as it comes
+        emit("request.refused", code=error.code, reason=str(error))
     if isinstance(error, errors.Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
     return answer(request, error.status, error.code, str(error), fields=fields, headers=headers)

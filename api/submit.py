@@ -9,7 +9,6 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Header, Request, Response, status
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
-from starlette.concurrency import run_in_threadpool
 
 import errors
 import outbound
@@ -21,7 +20,7 @@ from api.deps import AppSettings, AppStorage, CallerOf
 from api.fields import FORM, JSON, media_type, receive_fields
 from api.problems import documented
 from api.schemas import Accepted, BatchAccepted, TranscribeOptions
-from api.uploads import BadFile, Form, Limits, clean_name, kept_unless_refused, receive
+from api.uploads import BadFile, Form, Limits, clean_name, kept_if_new, receive
 from config import Settings
 from database import transaction
 from jobs import idempotency, read
@@ -78,7 +77,7 @@ class Submission:
     "/",
     status_code=status.HTTP_202_ACCEPTED,
     dependencies=[Depends(admit)],
-    responses=documented(401, 409, 413, 415, 422, 429, 503, 507),
+    responses=documented(401, 408, 409, 413, 415, 422, 429, 503, 507),
     openapi_extra=_multipart("file", many=False),
 )
 async def submit_recording(
@@ -95,8 +94,8 @@ async def submit_recording(
     durable; poll `status_url`.
     """
     form = await _receive(request, settings, storage)
-    accept = partial(_accept_one, form, request, caller, settings, storage, idempotency_key)
-    job, is_new = await run_in_threadpool(accept)
+    accept = partial(_accept_one, form, request, caller, settings, idempotency_key)
+    job, is_new = await kept_if_new(request, form, storage, accept)
     _say(response, url_of(job.id), is_new=is_new)
     return Accepted(job_id=job.id, status=Status.PENDING.value, status_url=url_of(job.id), created_at=job.created_at)
 
@@ -105,7 +104,7 @@ async def submit_recording(
     "/batch",
     status_code=status.HTTP_202_ACCEPTED,
     dependencies=[Depends(admit)],
-    responses=documented(401, 409, 413, 422, 429, 503, 507),
+    responses=documented(401, 408, 409, 413, 422, 429, 503, 507),
     openapi_extra=_multipart("files", many=True),
 )
 async def submit_batch(
@@ -122,8 +121,8 @@ async def submit_batch(
     """
     limits = Limits("files", settings.max_batch_files, settings.max_upload_bytes, refuse_at_once=False)
     form = await receive(request, storage, limits)
-    accept = partial(_accept_batch, form, request, caller, settings, storage, idempotency_key)
-    batch, jobs, is_new = await run_in_threadpool(accept)
+    accept = partial(_accept_batch, form, request, caller, settings, idempotency_key)
+    (batch, jobs), is_new = await kept_if_new(request, form, storage, accept)
     _say(response, f"/batches/{batch.id}", is_new=is_new)
     return BatchAccepted(
         batch_id=batch.id,
@@ -150,16 +149,10 @@ async def _receive(request: Request, settings: Settings, storage: Storage) -> Fo
     return await receive(request, storage, limits)
 
 
-def _accept_one(
-    form: Form, request: Request, caller: Caller, settings: Settings, storage: Storage, key: str | None
-) -> tuple[Job, bool]:
+def _accept_one(form: Form, request: Request, caller: Caller, settings: Settings, key: str | None) -> tuple[Job, bool]:
     """The job, and whether it is new."""
-    with kept_unless_refused(form, storage):
-        _take_address(form, settings)
-        sent = _checked(form, "file", request, caller, settings, key)
-        job, is_new = _insert_one(sent)
-        if not is_new:
-            form.discard(storage)
+    _take_address(form, settings)
+    job, is_new = _insert_one(_checked(form, "file", request, caller, settings, key))
     if is_new:
         emit("job.accepted", job_id=str(job.id), bytes=job.size_bytes, priority=job.priority)
     return job, is_new
@@ -179,16 +172,12 @@ def _insert_one(sent: Submission) -> tuple[Job, bool]:
 
 
 def _accept_batch(
-    form: Form, request: Request, caller: Caller, settings: Settings, storage: Storage, key: str | None
-) -> tuple[Batch, list[Job], bool]:
-    with kept_unless_refused(form, storage):
-        sent = _checked(form, "files", request, caller, settings, key)
-        batch, jobs, is_new = _insert_batch(sent)
-        if not is_new:
-            form.discard(storage)
+    form: Form, request: Request, caller: Caller, settings: Settings, key: str | None
+) -> tuple[tuple[Batch, list[Job]], bool]:
+    batch, jobs, is_new = _insert_batch(_checked(form, "files", request, caller, settings, key))
     if is_new:
         emit("batch.accepted", batch_id=str(batch.id), jobs=len(jobs), refused=len(batch.refused))
-    return batch, jobs, is_new
+    return (batch, jobs), is_new
 
 
 def _insert_batch(sent: Submission) -> tuple[Batch, list[Job], bool]:

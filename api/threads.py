@@ -1,6 +1,7 @@
 """Threads of the API by what they wait for. The database has anyio's default ones.
 
 Storage, Redis and readiness have their own: a slow store holds up uploads and downloads, and nobody else.
+A purge holds a connection of the database while it deletes from storage, so only a few run at once.
 """
 
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
@@ -22,6 +23,7 @@ class Threads:
         self.storage = CapacityLimiter(32)
         self.redis = CapacityLimiter(8)
         self.ready = CapacityLimiter(2)
+        self.purges = CapacityLimiter(2)
 
 
 async def in_thread(limiter: CapacityLimiter, call: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:

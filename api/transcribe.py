@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 import errors
-from api.deps import AppSettings, AppStorage, CallerOf, ReadSession, authenticated, get_storage
+from api.deps import AppSettings, AppStorage, CallerOf, ReadSession, authenticated
 from api.files import File, FormatName, Manner, disposition, rendered, stem
 from api.patience import Wait
 from api.present import job_out, job_summary, result_out, segment_out
@@ -17,6 +17,7 @@ from api.problems import documented
 from api.recording import PRESIGNED_S, Redirect
 from api.schemas import MOMENT, Cancelled, JobOut, JobSummary, PriorityName, RunAt, SegmentsOut
 from api.subtitles import check_formats, check_words
+from api.threads import Threads, in_thread
 from api.validators import NOT_MODIFIED, headers_of, is_known, job_tag, result_tag
 from api.watch import Watchers
 from config import Settings
@@ -121,9 +122,10 @@ def get_segments(
         },
     },
 )
-def get_result(
+async def get_result(
     request: Request,
     job_id: UUID,
+    storage: AppStorage,
     caller: CallerOf,
     manner: Annotated[Manner, Depends(Manner)],
     wanted: Annotated[FormatName, Query(alias="format", description="Default: json.")] = "json",
@@ -131,22 +133,36 @@ def get_result(
 ) -> Response:
     """The transcript as a file. 409 while the job is not completed."""
     check_formats(manner.subtitles, [wanted])
-    with transaction() as session:  # over before anything is put into the store
-        job = read.get_job(session, job_id, caller.scope)
+    headers, made = await run_in_threadpool(
+        _made, request, job_id, caller.scope, wanted, manner, may_be_known=not redirect
+    )
+    if made is None:
+        return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=headers)
+    file, filename = made
+    if redirect and manner.subtitles == PLAIN:
+        key = transcript_key(job_id, f"corrected.{wanted}" if manner.as_corrected else wanted)
+        threads: Threads = request.app.state.threads
+        if url := await in_thread(threads.storage, _stored, storage, key, file, filename):
+            return RedirectResponse(url, status.HTTP_307_TEMPORARY_REDIRECT)
+    headers["Content-Disposition"] = disposition(filename)
+    return Response(file.content, media_type=file.media_type, headers=headers)
+
+
+def _made(
+    request: Request, job_id: UUID, owner: str | None, wanted: FormatName, manner: Manner, *, may_be_known: bool
+) -> tuple[dict[str, str], tuple[File, str] | None]:
+    """Headers, and the transcript with the name of its file unless the caller has it as it is."""
+    with transaction() as session:
+        job = read.get_job(session, job_id, owner)
         tag = result_tag(job.completed_at, read.corrections(session, job_id), request)
-        if job.status == Status.COMPLETED and not redirect and is_known(request, tag):
-            return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=headers_of(tag))
+        if job.status == Status.COMPLETED and may_be_known and is_known(request, tag):
+            return headers_of(tag), None
         result = result_out(session, job)
     if result is None:
         raise errors.Conflict(f"The job is {job.status}; there is no result. GET /transcribe/{job_id} says more.")
     check_words(manner.subtitles, has_words=decode_options(job).word_timestamps)
     file = rendered(result, wanted, manner)
-    filename = f"{stem(job.filename)}{file.suffix}"
-    key = transcript_key(job_id, f"corrected.{wanted}" if manner.as_corrected else wanted)
-    if redirect and manner.subtitles == PLAIN and (url := _stored(get_storage(request), key, file, filename)):
-        return RedirectResponse(url, status.HTTP_307_TEMPORARY_REDIRECT)
-    headers = headers_of(tag) | {"Content-Disposition": disposition(filename)}
-    return Response(file.content, media_type=file.media_type, headers=headers)
+    return headers_of(tag), (file, f"{stem(job.filename)}{file.suffix}")
 
 
 def _stored(storage: Storage, key: str, file: File, filename: str) -> str | None:
@@ -164,7 +180,8 @@ def _stored(storage: Storage, key: str, file: File, filename: str) -> str | None
     response_model=Cancelled,
     responses={**documented(401, 404, 409, 422, 429, 503), 204: {"description": "Purged (with purge=true)."}},
 )
-def cancel_or_purge(
+async def cancel_or_purge(
+    request: Request,
     job_id: UUID,
     storage: AppStorage,
     caller: CallerOf,
@@ -172,14 +189,23 @@ def cancel_or_purge(
 ) -> Response | Cancelled:
     """Cancel a job that is pending or processing; with `purge=true` delete one that is final."""
     if purge:
-        return _purge(job_id, storage, caller.scope)
+        threads: Threads = request.app.state.threads
+        return await in_thread(threads.purges, _purge, job_id, storage, caller.scope)
+    return await run_in_threadpool(_cancel, job_id, caller.scope)
+
+
+def _cancel(job_id: UUID, owner: str | None) -> Cancelled:
     with transaction() as session:
-        job = cancel.cancel(session, job_id, caller.scope)
+        job = cancel.cancel(session, job_id, owner)
     emit("job.cancelled", job_id=str(job_id))
     return Cancelled(job_id=job.id, status="cancelled")
 
 
 def _purge(job_id: UUID, storage: Storage, owner: str | None) -> Response:
+    """The files go while the row is locked: no replay takes the job meanwhile, and a failure keeps it to try again.
+
+    The sweep for orphans would not do instead: it passes over what is older than the oldest job.
+    """
     with transaction() as session:
         key = cancel.purge(session, job_id, owner)
         delete_files(storage, job_id, key)

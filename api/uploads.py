@@ -7,15 +7,16 @@ import hashlib
 import re
 import struct
 import unicodedata
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 import errors
@@ -38,6 +39,8 @@ WAV_HEADER = struct.pack(
     "<4sI8sIHHIIHH4sI", b"RIFF", 2**32 - 1, b"WAVEfmt ", 16, 1, 1, 16_000, 32_000, 2, 16, b"data", 2**32 - 1
 )
 LENGTH_DIGITS = 18  # a longer Content-Length is no number that a body has; Python refuses to read 4300 digits
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +81,31 @@ class Limits:
         return self.max_files * (self.max_file_bytes + PART_HEAD_BYTES) + MAX_FIELD_BYTES
 
 
-@contextmanager
-def kept_unless_refused(form: Form, storage: Storage) -> Iterator[None]:
-    """A refusal leaves nothing in storage. Other failures keep the files: a COMMIT may be in doubt."""
+async def kept_unless_refused(request: Request, form: Form, storage: Storage, decide: Callable[[], T]) -> T:
+    """What `decide` says, on a thread of the database. A refusal leaves nothing in storage.
+
+    Other failures keep the files: a COMMIT may be in doubt.
+    """
     try:
-        yield
+        return await run_in_threadpool(decide)
     except errors.Refused:
-        form.discard(storage)
+        await _take_back(request, form, storage)
         raise
+
+
+async def kept_if_new(
+    request: Request, form: Form, storage: Storage, accept: Callable[[], tuple[T, bool]]
+) -> tuple[T, bool]:
+    """What `accept` has made, and whether it is new. The files of a request that was accepted before do not stay."""
+    made, is_new = await kept_unless_refused(request, form, storage, accept)
+    if not is_new:
+        await _take_back(request, form, storage)
+    return made, is_new
+
+
+async def _take_back(request: Request, form: Form, storage: Storage) -> None:
+    threads: Threads = request.app.state.threads
+    await in_thread(threads.storage, form.discard, storage)
 
 
 async def receive(request: Request, storage: Storage, limits: Limits) -> Form:

@@ -3,9 +3,10 @@
 The job is as durable as any other: a client that goes away does not cancel it, and finds it again (jobs/attach.py).
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from uuid import UUID
 
 from fastapi import Request
@@ -14,7 +15,7 @@ import errors
 from access import quota
 from api.deps import AppSettings, AppStorage, CallerOf
 from api.submit import KeyHeader
-from api.uploads import Form
+from api.uploads import Form, kept_if_new
 from api.watch import Changes, Watchers
 from database import transaction
 from jobs import attach, read
@@ -47,18 +48,19 @@ class Ended:
     segments: list[SegmentRow]
 
 
-def accept(call: Call, form: Form, upload: Upload, wanted: JobRequest) -> UUID:
-    """The job to wait for: new, or that of an equal request."""
-    job, is_new = _attach_or_insert(call, upload, wanted)
+async def accept(call: Call, form: Form, ask: Callable[[], tuple[Upload, JobRequest]]) -> UUID:
+    """The job to wait for: new, or that of an equal request. `ask` raises Refused where it cannot be."""
+    insert = partial(_attach_or_insert, call, ask)
+    job, is_new = await kept_if_new(call.request, form, call.storage, insert)
     if is_new:
         emit("job.accepted", job_id=str(job.id), bytes=job.size_bytes, priority=job.priority)
     else:
-        form.discard(call.storage)
         emit("job.attached", job_id=str(job.id))
     return job.id
 
 
-def _attach_or_insert(call: Call, upload: Upload, wanted: JobRequest) -> tuple[Job, bool]:
+def _attach_or_insert(call: Call, ask: Callable[[], tuple[Upload, JobRequest]]) -> tuple[Job, bool]:
+    upload, wanted = ask()
     owner = call.caller.owner
     same = attach.sameness(owner, upload.sha256, wanted, call.idempotency_key)
     with transaction() as session:

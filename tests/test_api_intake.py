@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from api import intake
+from app import create_app
 from config import Settings
 from storage.local import FileWriter, LocalStorage
 from tests.api_client import WAV, files_below
@@ -164,6 +165,39 @@ def test_a_body_that_comes_too_slowly_is_dropped_and_leaves_nothing(
         assert b'"code":"upload_too_slow"' in answer
         assert files_below(settings.storage_dir) == []
         assert intake_of(running)._count == 0
+
+
+def test_a_client_that_drips_on_after_its_body_was_dropped_loses_its_connection(
+    settings: Settings, quick: None
+) -> None:
+    least = settings.model_copy(update={"min_upload_bytes_per_second": 1000})
+    with api_of(least) as (running, _), begun_upload(running, 10**6) as client:
+        answer = drip(client)
+        assert b"connection: close" in answer.lower()
+        assert is_closed_to(client)
+
+
+def is_closed_to(client: socket.socket, within_s: float = 10) -> bool:
+    """Whether the server closes the connection although bytes keep coming."""
+    client.settimeout(0.05)
+    end = monotonic() + within_s
+    while monotonic() < end:
+        try:
+            if client.recv(4096) == b"":
+                return True
+            client.sendall(b"x")
+        except TimeoutError:
+            client.sendall(b"x")
+        except ConnectionError:
+            return True
+    return False
+
+
+def test_the_document_says_that_every_door_for_recordings_drops_slow_bodies(settings: Settings) -> None:
+    paths = create_app(settings).openapi()["paths"]
+    doors = ("/transcribe/", "/transcribe/batch", "/v1/audio/transcriptions", "/v1/audio/translations", "/asr")
+    for door in (*doors, "/detect-language"):
+        assert "408" in paths[door]["post"]["responses"], door
 
 
 def test_a_body_that_comes_fast_enough_may_take_its_time(settings: Settings, quick: None) -> None:

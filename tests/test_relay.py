@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -299,8 +299,40 @@ def test_a_process_started_alone_says_what_it_lacks(program: str) -> None:
     )
 
 
+def test_a_claim_waits_for_no_doorbell_that_is_on_its_way_to_redis(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are published after the COMMIT that notes them, all in one call."""
+    job_ids, claimed = {new_job(), new_job(priority="high")}, set[uuid.UUID]()
+
+    def slowly(jobs: Sequence[sweep.Doorbell], *_: object) -> None:
+        for doorbell in jobs:
+            claimed.add(take(doorbell.job_id, settings).fence.job_id)  # where the row is locked, lock_timeout ends it
+
+    monkeypatch.setattr(tasks, "publish", slowly)
+    assert relay_module.Relay(settings)._ring() == 2
+    assert claimed == job_ids
+
+
+def test_doorbells_that_redis_refused_ring_as_soon_as_it_takes_them(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not only after REPUBLISH_SECONDS."""
+    job_id, published = new_job(), list[uuid.UUID]()
+
+    def refuse(*_: object) -> None:
+        raise redis.ConnectionError
+
+    relay = relay_module.Relay(settings)
+    monkeypatch.setattr(tasks, "publish", refuse)
+    assert relay._ring() == 0
+    monkeypatch.setattr(tasks, "publish", lambda jobs, *_: published.extend(one.job_id for one in jobs))
+    assert relay._ring() == 1
+    assert published == [job_id]
+
+
 def test_a_doorbell_for_a_redis_that_refuses_fails_at_once() -> None:
-    """Who rings holds rows locked."""
+    """The relay waits for it in every tick."""
     job_id = uuid.uuid4()
     with a_port(is_open=False) as port, app.connection_for_write(f"redis://127.0.0.1:{port}/0") as connection:
         started = monotonic()

@@ -61,6 +61,13 @@ STILL_THERE = f"{BELLS}::test_while_long_jobs_keep_everybody_busy_no_doorbell_th
 FETCHED_LATE = f"{FETCH}::test_what_a_lost_attempt_fetches_late_neither_stays_nor_takes_the_new_ones_away"
 WAITED = "test_jobs_heartbeat.py::test_a_job_that_only_waited_for_the_device_is_not_overdue"
 NUMBER_TAKEN = f"{ATTEMPT}::test_a_segment_whose_number_is_taken_is_never_dropped_in_silence"
+RELAY, THREADS, INTAKE = "test_relay.py", "test_api_threads.py", "test_api_intake.py"
+BEFORE_COMMIT = "test_a_claim_waits_for_no_doorbell_that_is_on_its_way_to_redis"
+REFUSED = "test_doorbells_that_redis_refused_ring_as_soon_as_it_takes_them"
+REFUSED_SLOWLY = "test_refused_recordings_in_a_slow_store_hold_up_no_poll_and_no_probe"
+PURGES = "test_purges_in_a_slow_store_leave_connections_to_all_others_and_delete_everything"
+OF_HOURS = "test_a_transcript_of_hours_is_written_beside_the_answers_to_others"
+DRIPS = "test_a_client_that_drips_on_after_its_body_was_dropped_loses_its_connection"
 RACE = "test_jobs_cancel.py::test_a_cancel_at_the_moment_of_a_claim_always_wins"
 
 MUTATIONS = (
@@ -159,8 +166,8 @@ MUTATIONS = (
     )),
     one("ill children are capacity", "test_jobs_doorbells.py::test_a_worker_that_is_ill_draws_from_nothing", (
         "jobs/read.py",
-        'well = select(Process.queues).where(Process.kind == "worker", seen, Process.illness.is_(None))',
-        'well = select(Process.queues).where(Process.kind == "worker", seen)',
+        "well = select(Process.queues).where(is_seen(within_s), Process.illness.is_(None))",
+        "well = select(Process.queues).where(is_seen(within_s))",
     )),
     one("a queue without a consumer keeps its jobs", LET_OUT, (
         "jobs/sweep.py", "target = queue if queue in served or not served else served[0]", "target = queue",
@@ -170,6 +177,31 @@ MUTATIONS = (
     )),
     one("what is still in Redis is rung again", STILL_THERE, (
         "jobs/sweep.py", "    stale_s = NEVER_S if is_whole else", "    stale_s = NEVER_S if False else",
+    )),
+    one("doorbells published before the COMMIT", f"{RELAY}::{BEFORE_COMMIT}", (
+        "relay.py",
+        "if sweep.try_lead(session) else _Chosen()\n            self._publish(chosen)\n",
+        "if sweep.try_lead(session) else _Chosen()\n                self._publish(chosen)\n",
+    )),
+    one("doorbells that Redis refused wait for long", f"{RELAY}::{REFUSED}", (
+        "relay.py", "                sweep.unring(session, chosen.jobs)\n", "",
+    )),
+    one("one limiter for storage and the database", f"{THREADS}::{REFUSED_SLOWLY}", (
+        "api/uploads.py",
+        "    await in_thread(threads.storage, form.discard, storage)\n",
+        "    await run_in_threadpool(form.discard, storage)\n",
+    )),
+    one("purges that take all connections", f"{THREADS}::{PURGES}", (
+        "api/threads.py", "self.purges = CapacityLimiter(2)", "self.purges = CapacityLimiter(32)",
+    )),
+    one("transcripts written on the event loop", f"{THREADS}::{OF_HOURS}", (
+        "api/openai.py", "await run_in_threadpool(answers.answer, done, options)", "answers.answer(done, options)",
+    )),
+    one("uploads without a number", f"{INTAKE}::test_every_door_for_recordings_counts", (
+        "api/intake.py", "if self._count >= self._most:", "if False:",
+    )),
+    one("a dropped body keeps its connection", f"{INTAKE}::{DRIPS}", (
+        "api/problems.py", '        headers["Connection"] = "close"', '        headers["X-Body"] = "dropped"',
     )),
     one("attempts fetch under one key", FETCHED_LATE, (
         "jobs/fetch.py", "    key = new_key()\n", "    key = job.storage_key\n",
