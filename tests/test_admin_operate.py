@@ -46,7 +46,8 @@ NO_SOUND = errors.NoAudioStream("There is no sound in it.")
 FULL = errors.OutOfMemory("The device ran out of memory.")
 COMMANDS = (
     "doctor sweep keys|create keys|list keys|revoke jobs|list jobs|show jobs|requeue errors|list errors|show "
-    "errors|replay errors|resolve models|list models|pull models|quantise".split()
+    "errors|replay errors|resolve models|list models|pull models|quantise pauses|list pauses|add pauses|remove "
+    "workers|list workers|cordon workers|uncordon audit".split()
 )
 OPERATIONS = Path(__file__).parents[1] / "docs" / "operations.md"
 

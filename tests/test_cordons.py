@@ -1,6 +1,7 @@
 """A cordoned worker begins no job and lives on; a drained one gives back what it runs (tests/faults/test_drain.py)."""
 
 import json
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import UUID
@@ -14,9 +15,16 @@ from config import Settings
 from database import transaction
 from jobs import attempt, cordons, presence, sweep
 from jobs.routing import HIGH, NORMAL, QUEUES, RETRY, WEBHOOKS
+from tests.admin_play import logs_put_back
 from tests.checker import job_now, new_job, sign_in
 from tests.processes import until
 from tests.workplaces import workplace
+
+
+@pytest.fixture(autouse=True)
+def logs() -> Iterator[None]:
+    with logs_put_back():
+        yield
 
 
 def rung(settings: Settings) -> list[UUID]:

@@ -1,6 +1,7 @@
 """Operators steer: queues and callers are paused, jobs get another priority or time, and each job says why it waits."""
 
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -19,14 +20,17 @@ from jobs import claim, cordons, pauses, presence, read, sweep, waiting
 from jobs.progress import Fence
 from jobs.retry import Cause
 from jobs.routing import HIGH, NORMAL, QUEUES, RETRY
+from tests.admin_play import logs_put_back
 from tests.api_client import WAV, rows
 from tests.checker import fail, finish, job_now, many_jobs, new_job, sign_in, take
 
 
 @pytest.fixture(autouse=True)
-def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Facts about all jobs are looked at each time."""
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Facts about all jobs are looked at each time; logs are as before, whatever a command has made of them."""
     monkeypatch.setattr(waiting, "FRESH_S", -1)
+    with logs_put_back():
+        yield
 
 
 def rung(settings: Settings) -> list[UUID]:
