@@ -47,7 +47,7 @@ app.conf.update(
         "health_check_interval": 10,
         "visibility_timeout": 300,
         "unacked_restore_throttle": 1,
-        "max_retries": 0,  # who rings holds rows locked; the worker's own reconnection is not meant by this
+        "max_retries": 0,  # the relay takes back what was not sent; the worker's own reconnection is not meant by this
     },
     task_publish_retry=False,  # the relay rings again
 )

@@ -123,9 +123,7 @@ def _row(one: dict[str, Any]) -> tuple[object, ...]:
 def _audit(asked: argparse.Namespace) -> None:
     with transaction() as session:
         entries = audit.entries(session, limit=asked.limit)
-        found = [
-            {name: getattr(one, name) for name in ("at", "actor", "action", "target", "detail")} for one in entries
-        ]
+        found = [{name: getattr(one, name) for name in LOGGED} for one in entries]
     _show(asked, found, "AT ACTOR ACTION TARGET DETAIL")
 
 

@@ -118,7 +118,7 @@ def _problems(children: Sequence[Process]) -> list[str]:
         why = "; ".join(presence.illnesses(children))
         found.append(f"{len(ill)} of {len(children)} worker children are ill: {why}")
     drawn = {queue for child in well for queue in child.queues}
-    missing = [queue for queue in (routing.HIGH, routing.NORMAL, routing.RETRY) if well and queue not in drawn]
+    missing = [queue for queue in routing.OF_JOBS if well and queue not in drawn]
     return found + [f"no worker that is well draws from {queue}" for queue in missing]
 
 

@@ -9,14 +9,15 @@ from threading import Event
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, exists, func, select, update
+from sqlalchemy import delete, exists, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 import errors
 from jobs import audit
 from jobs.routing import WEBHOOKS
-from jobs.states import Status, wake_relay
+from jobs.states import wake_relay
+from jobs.turns import unmark
 from models import Cordon, Job, Process
 
 CODE = "cordoned"
@@ -89,6 +90,5 @@ class Watch:
 
 def ring_again(session: Session, job_id: UUID) -> None:
     """A doorbell that nobody answers is rung for somebody else."""
-    waiting = update(Job).where(Job.id == job_id, Job.status == Status.PENDING).values(published_at=None)
-    session.execute(waiting, execution_options={"synchronize_session": False})
+    unmark(session, Job.id == job_id)
     wake_relay(session, "cordoned")

@@ -2,17 +2,17 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, and_, case, delete, exists, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, delete, exists, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 import errors
 from jobs import audit
-from jobs.routing import HIGH, NORMAL, RETRY
-from jobs.states import Status, wake_relay
+from jobs.routing import HIGH, NORMAL, OF_JOBS, RETRY
+from jobs.states import wake_relay
+from jobs.turns import unmark
 from models import Job, Pause
 
-QUEUES = (HIGH, NORMAL, RETRY)
 QUEUE, CALLER = "queue", "caller"
 LONGEST_REASON = 200  # characters
 
@@ -54,15 +54,12 @@ def resume(session: Session, kind: str, name: str, *, actor: str) -> None:
     if session.scalar(delete(Pause).where(Pause.kind == kind, Pause.name == name).returning(Pause.name)) is None:
         raise errors.NotFound(f"This {kind} is not paused.")
     audit.note(session, actor, f"{kind}.resumed", name)
-    concerned = Job.owner == name if kind == CALLER else queue_of_job() == name
-    rung = (Job.status == Status.PENDING, Job.published_at.is_not(None), concerned)
-    again = update(Job).where(*rung).values(published_at=None)
-    session.execute(again, execution_options={"synchronize_session": False})
+    unmark(session, Job.owner == name if kind == CALLER else queue_of_job() == name)
     wake_relay(session, f"{kind} resumed")
 
 
 def _check(kind: str, name: str) -> None:
-    if kind == QUEUE and name not in QUEUES:
-        raise errors.InvalidOption(("queue", f"expected one of {', '.join(QUEUES)}"))
+    if kind == QUEUE and name not in OF_JOBS:
+        raise errors.InvalidOption(("queue", f"expected one of {', '.join(OF_JOBS)}"))
     if kind == CALLER and not name.isprintable():
         raise errors.InvalidOption(("caller", "expected the `owner` of its jobs, such as key:<id> or oidc:<sub>"))

@@ -150,14 +150,8 @@ class Presence:
     def _run(self) -> None:
         while not self._done.is_set():
             self._look_for_orders()  # first, so that whoever is seen alive obeys what is ordered from then on
-            _attempt(self._look_for_cordon)
             _attempt(lambda: sign_in(self._identity, self._counted, self._why_not()))
             self._done.wait(self._interval_s)
-
-    def _look_for_cordon(self) -> None:
-        if self._cordon is not None:
-            with transaction() as session:
-                self._cordon.look(session)
 
     def _why_not(self) -> Mapping[str, Any] | None:
         cordoned = None if self._cordon is None else self._cordon.as_illness()
@@ -169,6 +163,8 @@ class Presence:
         try:
             with transaction() as session:
                 orders = self._orders.unseen(session)
+                if self._cordon is not None:
+                    self._cordon.look(session)
             for order in orders:
                 self._on_order(order)
         except errors.Unavailable:

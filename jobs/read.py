@@ -205,14 +205,6 @@ def transcribers(session: Session, *, within_s: float) -> Sequence[Process]:
     return [child for child in alive(session, "worker", within_s=within_s) if child.queues != [WEBHOOKS]]
 
 
-def slots(session: Session, *, within_s: float) -> int:
-    """How many jobs can run at once: as many as there are transcribers that are well."""
-    seen = Process.seen_at > func.now() - timedelta(seconds=within_s)
-    is_well = Process.illness.is_(None)
-    children = select(func.count()).where(Process.kind == "worker", seen, Process.queues != [WEBHOOKS], is_well)
-    return session.scalar(children) or 0
-
-
 def is_seen(within_s: float) -> ColumnElement[bool]:
     """Of a row of processes: a worker child that gave a sign of life lately."""
     return and_(Process.kind == "worker", Process.seen_at > func.now() - timedelta(seconds=within_s))

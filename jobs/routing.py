@@ -5,7 +5,8 @@ NORMAL = "transcription.normal"
 RETRY = "transcription.retry"
 DLQ = "transcription.dlq"  # follow-up of dead letters; the table is the truth
 WEBHOOKS = "webhooks"
-QUEUES = (HIGH, NORMAL, RETRY, DLQ, WEBHOOKS)  # most urgent first
+OF_JOBS = (HIGH, NORMAL, RETRY)  # most urgent first, as the next
+QUEUES = (*OF_JOBS, DLQ, WEBHOOKS)
 
 AGED_SHARE = 4  # one in so many places of the high queue is for normal jobs that have waited too long
 

@@ -18,13 +18,12 @@ from jobs.pauses import is_paused, paused_queues
 from jobs.progress import Fence
 from jobs.retry import Cause
 from jobs.states import Status
-from jobs.turns import take_turns
+from jobs.turns import take_turns, unmark
 from models import Job, Process
 from telemetry.events import emit
 
 LEADER_LOCK = 7_203_412
 SMALLEST_WINDOW = 4  # doorbells a queue holds at least, so that a pick-up never waits for the relay
-CLASSES = (routing.HIGH, routing.NORMAL, routing.RETRY)  # of jobs, each with its queue
 NEVER_S = 1e9
 EXPIRE_AT_MOST = 100  # jobs a tick
 FORGET_PROCESSES_AFTER = timedelta(hours=1)
@@ -85,10 +84,10 @@ def choose_waiting(session: Session, settings: Settings, lengths: Mapping[str, i
     window = max(SMALLEST_WINDOW, 2 * len(drawn))
     held, chosen = dict(lengths), list[Doorbell]()
     paused = paused_queues(session)
-    for queue in [queue for queue in CLASSES if queue not in paused]:
+    for queue in [queue for queue in routing.OF_JOBS if queue not in paused]:
         way = replace(_Way.of_class(queue, session, settings, drawn, window), paused=paused)
         if (room := window - held[way.queue]) > 0:
-            found = _choose(way, room, is_whole=held[way.queue] >= _rung(session, way.queue))
+            found = _choose(way, room, length=held[way.queue])
             held[way.queue] += len(found)
             chosen += found
     return chosen
@@ -112,10 +111,12 @@ class _Way:
         cls, queue: str, session: Session, settings: Settings, drawn: Sequence[set[str]], window: int
     ) -> "_Way":
         """In a queue that nobody draws from jobs would be stuck. A worker that only starts anew is waited for first."""
-        served = [one for one in CLASSES if any(one in queues for queues in drawn)]
+        served = [one for one in routing.OF_JOBS if any(one in queues for queues in drawn)]
         target = queue if queue in served or not served else served[0]
         waited_s = 0 if target == queue else settings.promote_after_seconds
-        is_retry_alone = any(routing.RETRY in queues and not queues & {*CLASSES[:2]} for queues in drawn)
+        is_retry_alone = any(
+            routing.RETRY in queues and not queues & {routing.HIGH, routing.NORMAL} for queues in drawn
+        )
         return cls(session, settings, queue, target, window, waited_s, is_retry_alone)
 
 
@@ -125,10 +126,11 @@ def _rung(session: Session, queue: str) -> int:
     return session.scalar(select(func.count()).where(*is_rung)) or 0
 
 
-def _choose(way: _Way, room: int, *, is_whole: bool) -> list[Doorbell]:
-    """`is_whole`: no doorbell of the queue was lost, so none is rung again while long jobs keep everybody busy."""
+def _choose(way: _Way, room: int, *, length: int) -> list[Doorbell]:
+    """`length`: messages in the queue. Where none was lost, none is rung again while long jobs keep everybody busy."""
     if way.of == routing.RETRY:
         return _due_again(way, limit=room)
+    is_whole = length >= _rung(way.session, way.queue)
     stale_s = NEVER_S if is_whole else way.settings.republish_seconds
     own = _in_turn(way, "high" if way.of == routing.HIGH else "normal", room=room, stale_s=stale_s)
     if way.of != routing.HIGH or way.queue != routing.HIGH:
@@ -205,9 +207,7 @@ def _stale(settings: Settings) -> ColumnElement[datetime]:
 
 def unring(session: Session, doorbells: Sequence[Doorbell]) -> None:
     """Redis took none of these, or it is not known which: they are chosen again as soon as it is back."""
-    ids = [doorbell.job_id for doorbell in doorbells]
-    waiting = update(Job).where(Job.id.in_(ids), Job.status == Status.PENDING).values(published_at=None)
-    session.execute(waiting, execution_options={"synchronize_session": False})
+    unmark(session, Job.id.in_([doorbell.job_id for doorbell in doorbells]))
 
 
 def choose_dead_letters(session: Session, lengths: Mapping[str, int]) -> Sequence[uuid.UUID]:

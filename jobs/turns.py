@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import ColumnElement, text, update
 from sqlalchemy.orm import Session
 
 from models import Job
@@ -123,6 +123,12 @@ def take_turns(
     mark = {"ids": [str(head.id) for head in heads], "turns": [head.turn for head in heads]}
     rows = session.execute(_MARK, mark | {"room": room, "queue": queue}).all() if heads else []
     return [Turn(*row) for row in sorted(rows)]
+
+
+def unmark(session: Session, *which: ColumnElement[bool]) -> None:
+    """Of jobs that wait and were marked as rung: they are chosen again at once. A second doorbell is harmless."""
+    waiting = update(Job).where(Job.status == "pending", Job.published_at.is_not(None), *which)
+    session.execute(waiting.values(published_at=None), execution_options={"synchronize_session": False})
 
 
 def _heads(session: Session, which: dict[str, Any], *, deepest: int) -> list[Any]:

@@ -313,7 +313,7 @@ def test_processes_that_were_seen_lately_are_alive_and_only_workers_are_slots(da
     with transaction() as session:
         assert [process.id for process in read.alive(session, "worker", within_s=30)] == ["host:1:2"]
         assert [process.id for process in read.alive(session, "relay", within_s=30)] == ["host:9:9"]
-        assert read.slots(session, within_s=30) == 1
+        assert len(read.drawn_queues(session, within_s=30)) == 1
 
 
 def test_what_waits_and_runs_is_counted_with_the_oldest_age(database: Settings) -> None:

@@ -89,7 +89,7 @@ MUTATIONS = (
         "jobs/states.py", "[Job.id == job_id, Job.status == from_, *guards]", "[Job.id == job_id, *guards]",
     )),
     one("a claim of what is not due", "test_jobs_claim.py::test_a_job_that_is_not_due_is_not_claimed", (
-        "jobs/claim.py", "guards=(Job.run_at <= func.now(),),", "guards=(),",
+        "jobs/claim.py", "guards=(Job.run_at <= func.now(), ~is_paused()),", "guards=(~is_paused(),),",
     )),
     one("leases taken back before they lapse", "test_jobs_sweep.py::test_a_lease_that_still_runs_is_left_alone", (
         "jobs/sweep.py", "            Job.lease_until < func.now(),\n", "",
@@ -121,7 +121,7 @@ MUTATIONS = (
         "jobs/read.py", "if batch is None or owner not in (None, batch.owner):", "if batch is None:",
     )),
     one("quotas that nobody waits for", "test_access_quota.py", (
-        "access/quota.py", "select(func.pg_advisory_xact_lock(", "select(func.abs(",
+        "access/quota.py", "SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))", "SELECT hashtext(:name)",
     )),
     one("rows that pay for a load", BLAMED, (
         "engines/link.py", "== (LOADING if death.loading else RUNNING)", "in (LOADING, RUNNING)",
@@ -173,7 +173,7 @@ MUTATIONS = (
         "jobs/sweep.py", "target = queue if queue in served or not served else served[0]", "target = queue",
     )),
     one("doorbells that Redis did not take stay noted", NOT_TAKEN, (
-        "jobs/sweep.py", ".values(published_at=None)", ".values(published_at=Job.published_at)",
+        "jobs/turns.py", "waiting.values(published_at=None)", "waiting.values(published_at=Job.published_at)",
     )),
     one("what is still in Redis is rung again", STILL_THERE, (
         "jobs/sweep.py", "    stale_s = NEVER_S if is_whole else", "    stale_s = NEVER_S if False else",
